@@ -1,0 +1,185 @@
+"""Files -> the frames a model sees: videos and images, the one resize rule, resampling to a frame rate.
+
+Everything that looks at pixels (index, bench, predict, serve) gets them from here, so that no two of them can
+disagree. What does not live here: how a video is decoded (`video`, whose names are given on), which files make
+a data set (`folder`, `index`), and storing decoded frames (`shards`).
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from framegate.contract import ClipSpec, MediaError
+from framegate.video import MediaLimits, Pixels, TimedFrame, check_file, check_size, probe_seconds, read_video
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "ClipFrame",
+    "MediaLimits",
+    "Pixels",
+    "TimedFrame",
+    "is_image",
+    "is_video",
+    "probe_seconds",
+    "read_clip",
+    "read_frames",
+    "read_image",
+    "read_video",
+    "resample",
+    "resize",
+    "to_clip",
+]
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+TICK_TOLERANCE_S = 0.001  # Matroska rounds presentation times to whole milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFrame:
+    """One frame of a clip on the grid of its spec: `time_s` is the tick, `pixels` u8 [H,W,3] RGB."""
+
+    time_s: float
+    pixels: Pixels
+
+
+class Timed(Protocol):
+    """Anything with a presentation time in seconds."""
+
+    @property
+    def time_s(self) -> float: ...
+
+
+F = TypeVar("F", bound=Timed)
+
+
+def is_video(path: Path) -> bool:
+    """Whether the suffix, in any case, is that of a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def is_image(path: Path) -> bool:
+    """Whether the suffix, in any case, is that of an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+# --- composition ------------------------------------------------------------------------------
+
+
+def read_clip(path: Path, spec: ClipSpec, limits: MediaLimits) -> Iterator[ClipFrame]:
+    """A video or an image as a model sees it: every tick of `spec.fps`, every frame H x W RGB.
+
+    All ticks of the file, not only `spec.frames`; an image is one frame. MediaError may come late, when a
+    video turns out to be corrupt or truncated after some frames.
+    """
+    return to_clip(read_frames(path, limits), spec)
+
+
+def read_frames(path: Path, limits: MediaLimits) -> Iterator[TimedFrame]:
+    """The frames of a video, or the one frame of an image, by suffix. MediaError for any other suffix."""
+    check_file(path)
+    if is_image(path):
+        yield TimedFrame(0.0, read_image(path, limits))
+    elif is_video(path):
+        yield from read_video(path, limits)
+    else:
+        known = " ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
+        raise MediaError(path, f"unknown suffix {path.suffix!r}; expected one of {known}")
+
+
+def to_clip(frames: Iterable[TimedFrame], spec: ClipSpec) -> Iterator[ClipFrame]:
+    """Resample, convert and resize; a frame that no tick picks is never converted."""
+    picked: TimedFrame | None = None
+    for time_s, frame in resample(frames, spec.fps):
+        if frame is not picked:
+            picked, pixels = frame, resize(frame.rgb(), spec)
+        yield ClipFrame(time_s, pixels)
+
+
+# --- time -------------------------------------------------------------------------------------
+
+
+def resample(frames: Iterable[F], fps: float) -> Iterator[tuple[float, F]]:
+    """(tick, frame) for each tick k / fps seconds: the latest frame at or before the tick.
+
+    Tick 0 is the first frame. The last frame lasts as long as the average one, so 16 frames at 10 fps give 16
+    ticks at 10 fps. Times must not decrease. Lazy: holds one frame back.
+    """
+    tick, count = 0, 0
+    current: F | None = None
+    start = 0.0
+    for frame in frames:
+        if current is None:
+            start = frame.time_s
+        while current is not None and start + tick / fps < frame.time_s - TICK_TOLERANCE_S:
+            yield tick / fps, current
+            tick += 1
+        current, count = frame, count + 1
+    if current is None:
+        return
+    length = current.time_s - start
+    end = length + length / max(count - 1, 1)
+    while tick == 0 or tick / fps < end - TICK_TOLERANCE_S:
+        yield tick / fps, current
+        tick += 1
+
+
+# --- the one resize rule ----------------------------------------------------------------------
+
+
+def resize(frame: Pixels, spec: ClipSpec) -> Pixels:
+    """u8 [h,w,3] -> u8 [H,W,3]: scaled until it just covers H x W, the centre kept.
+
+    Equivalent to scaling the short side and cropping the centre, but crops first: an 8,000,000 x 1 image never
+    becomes a large one. Averages areas when it shrinks, interpolates when it grows.
+    """
+    height, width = frame.shape[:2]
+    scale = max(spec.height / height, spec.width / width)
+    crop_h = min(height, max(1, round(spec.height / scale)))
+    crop_w = min(width, max(1, round(spec.width / scale)))
+    top, left = (height - crop_h) // 2, (width - crop_w) // 2
+    crop = frame[top : top + crop_h, left : left + crop_w]
+    rule = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(crop, (spec.width, spec.height), interpolation=rule), np.uint8)
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+def read_image(path: Path, limits: MediaLimits) -> Pixels:
+    """u8 [h,w,3] RGB, upright by EXIF; the first frame of an animation.
+
+    MediaError when it is no image, truncated, or larger than the limits; the size is read before any pixel.
+    """
+    check_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                check_size(path, *image.size, limits)
+                return np.asarray(_eight_bit(ImageOps.exif_transpose(image)).convert("RGB"), np.uint8)
+    except UnidentifiedImageError:
+        raise MediaError(path, "not an image") from None
+    except Image.DecompressionBombError as error:
+        raise MediaError(path, f"absurd size: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error) as error:
+        raise MediaError(path, f"cannot be decoded as an image: {error}") from None
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit: Pillow's own conversion would clip it to white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
