@@ -1,0 +1,1 @@
+"""Sessions over a Bundle: one protocol (`session`), one file per backend, opened lazily."""

@@ -1,0 +1,104 @@
+"""Opening a session: what is refused, and in which words."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framegate.contract import BundleError, RuntimeUnavailable, Skipped
+from framegate.runtime import ort
+from framegate.runtime.session import (
+    RUNTIMES,
+    FakeSession,
+    available_runtimes,
+    open_session,
+    replay,
+    run_clips,
+)
+from tests.bundles import LABELS, SPEC, WEIGHTS, color_clips, make_bundle
+
+CUDA = ort.loads("libcuda.so.1", "nvcuda.dll")
+
+
+def test_a_bundle_with_one_byte_changed_does_not_open(tiny_bundle: Path) -> None:
+    for name in ("step.onnx", "clip.onnx", "golden.npz", "bundle.json"):
+        data = bytearray((tiny_bundle / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        original = (tiny_bundle / name).read_bytes()
+        (tiny_bundle / name).write_bytes(bytes(data))
+        with pytest.raises(BundleError, match=name):
+            open_session(tiny_bundle)
+        (tiny_bundle / name).write_bytes(original)
+    open_session(tiny_bundle).close()
+
+
+def test_golden_logits_that_disagree_do_not_open(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, golden_shift=0.01)
+    with pytest.raises(BundleError, match=r"logits differ by 0\.01"):
+        open_session(bundle.path)
+    open_session(bundle, replay_golden=False).close()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="no openvino")
+def test_another_runtime_may_round_but_not_answer_otherwise(tmp_path: Path) -> None:
+    open_session(make_bundle(tmp_path / "a", golden_shift=0.01).path, "openvino").close()
+    with pytest.raises(BundleError, match="another top label in"):
+        open_session(make_bundle(tmp_path / "b", golden_shift=9.0).path, "openvino")
+
+
+def test_golden_logits_that_are_not_finite_do_not_open(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    with pytest.raises(BundleError, match="finite: False"):
+        replay(FakeSession(LABELS, SPEC, weights=WEIGHTS * np.nan), bundle)
+
+
+@pytest.mark.skipif(CUDA, reason="an NVIDIA driver is here")
+@pytest.mark.parametrize("runtime", ["ort-cuda", "ort-tensorrt"])
+def test_cuda_without_a_gpu_is_unavailable_and_never_cpu(tiny_bundle: Path, runtime: str) -> None:
+    with pytest.raises(RuntimeUnavailable, match=f"'{runtime}': .*--runtime ort-cpu"):
+        open_session(tiny_bundle, runtime)
+
+
+def test_a_provider_that_falls_back_is_refused(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "probe", lambda runtime: "pretends to be here")
+    monkeypatch.setattr(ort, "_chain", lambda runtime: ["CPUExecutionProvider"])
+    with pytest.raises(RuntimeUnavailable, match="asked for CUDAExecutionProvider, ONNX Runtime would run CPU"):
+        open_session(tiny_bundle, "ort-cuda")
+
+
+def test_an_unknown_runtime_is_named_with_the_nearest(tiny_bundle: Path) -> None:
+    with pytest.raises(RuntimeUnavailable, match="did you mean 'openvino'"):
+        open_session(tiny_bundle, "openvno")
+
+
+def test_every_runtime_is_here_or_says_why_not() -> None:
+    found = available_runtimes()
+    assert set(found) == set(RUNTIMES)
+    assert isinstance(found["ort-cpu"], str) and "CPUExecutionProvider" in found["ort-cpu"]
+    assert all(value.reason if isinstance(value, Skipped) else value for value in found.values())
+
+
+def test_missing_openvino_names_the_extra(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name))
+    with pytest.raises(RuntimeUnavailable, match=r"framegate\[openvino\]"):
+        open_session(tiny_bundle, "openvino")
+
+
+def test_a_graph_that_is_no_graph_is_the_bundles_fault(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    (bundle.path / "step.onnx").write_bytes(b"no graph")
+    with pytest.raises(BundleError, match="cannot open"):
+        open_session(bundle)
+
+
+def test_threads_below_one_are_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(ValueError, match="threads is 0"):
+        open_session(tiny_bundle, threads=0)
+
+
+def test_batches_do_not_change_what_clips_get(tiny_bundle: Path) -> None:
+    clips = color_clips([0, 1, 2, 2, 1])
+    session = open_session(tiny_bundle)
+    assert np.allclose(run_clips(session, clips, batch=2), run_clips(session, clips, batch=5), atol=1e-5)
