@@ -1,0 +1,142 @@
+"""`dvc repro` on tiny clips, from nothing to a shipped model; then edits that re-run what they touch and no more."""
+
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from framegate.contract import Bundle, Measurement, Verdict
+from framegate.promotion import Promotion
+from tests.e2e.conftest import CANDIDATES, ROOT, Clone
+
+pytestmark = pytest.mark.slow
+Reproduced = tuple[Clone, str]
+
+
+def test_everything_that_is_declared_is_made(reproduced: Reproduced) -> None:
+    clone, _ = reproduced
+    verdict = Verdict.read(clone.path / "exports/verdict.json")
+    assert {one.candidate for one in verdict.candidates} == set(CANDIDATES["candidates"])
+    assert verdict.shipped is not None
+    for name in CANDIDATES["candidates"]:
+        found = Measurement.read(clone.path / "work/measurements" / name / "measurement.json")
+        assert found.status == ("skipped" if name.endswith("cuda") else "measured"), found.reason
+    assert "<svg" in (clone.path / "exports/report.html").read_text()
+    engine = json.loads((clone.path / "work/engines/cnn_gru-pruned-fp32/engine.json").read_text())
+    assert "skipped" in engine or (clone.path / "work/engines/cnn_gru-pruned-fp32/step.plan").stat().st_size > 1000
+    assert (clone.path / "work/cnn_gru/dense/confusion.png").is_file()
+    assert json.loads((clone.path / "work/cnn_gru/pruned/net.json").read_text())["passes"]
+
+
+def test_what_is_shipped_is_what_the_verdict_names(reproduced: Reproduced) -> None:
+    clone, _ = reproduced
+    verdict = Verdict.read(clone.path / "exports/verdict.json")
+    promotion = Promotion.read(clone.path / "exports/promotion.json")
+    assert promotion.candidate == verdict.shipped
+    assert Bundle.load(clone.path / "exports/shipped").info.digest == promotion.bundle
+    assert {"index", "train@cnn_gru", f"bench@{verdict.shipped}"} <= promotion.upstream.keys()
+    lock = yaml.safe_load((clone.path / "dvc.lock").read_text())["stages"]
+    assert promotion.upstream.keys() < lock.keys() and promotion.version == "1"
+
+
+def test_mlflow_shows_every_candidate_and_the_champion(reproduced: Reproduced) -> None:
+    from mlflow import MlflowClient
+
+    clone, _ = reproduced
+    client = MlflowClient(f"sqlite:///{clone.path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("framegate-candidates")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(CANDIDATES["candidates"]) <= runs.keys()
+    shipped = Verdict.read(clone.path / "exports/verdict.json").shipped
+    assert runs[shipped].data.tags["shipped"] == "true"
+    assert {"test_accuracy", "step_p50_ms", "size_bytes"} <= runs[shipped].data.metrics.keys()
+    champion = client.get_model_version_by_alias("framegate", "champion")
+    files = {Path(item.path).name for item in client.list_artifacts(champion.run_id, "bundle")}
+    assert {"step.onnx", "clip.onnx", "bundle.json", "golden.npz"} <= files
+    training = client.get_experiment_by_name("framegate-training")
+    (dense,) = (run for run in client.search_runs([training.experiment_id]) if run.info.run_name == "cnn_gru-dense")
+    assert len(client.get_metric_history(dense.info.run_id, "val/accuracy")) >= 1
+
+
+def test_predict_answers_from_the_shipped_model(reproduced: Reproduced) -> None:
+    clone, _ = reproduced
+    segments = json.loads(clone.run("framegate", "predict", "data/left/000.mp4", "--json").splitlines()[-1])
+    assert segments[0]["start_s"] == 0 and segments[-1]["end_s"] == pytest.approx(0.6, abs=0.01)
+    for before, after in pairwise(segments):
+        assert before["end_s"] == after["start_s"] and before["label"] != after["label"]
+    assert {s["label"] for s in segments} <= {"left", "right"}
+
+
+def test_the_second_run_executes_only_host(reproduced: Reproduced) -> None:
+    clone, _ = reproduced
+    assert clone.stages(clone.run("dvc", "repro")) == ["host"]
+
+
+def test_an_edit_runs_what_it_touches(reproduced: Reproduced) -> None:
+    clone, _ = reproduced
+    clone.edit(
+        "conf/gate/default.yaml",
+        rules=[{"metric": "accuracy", "drop_max": 55.0}, {"metric": "latency_p50_ms", "max": 900}],
+    )
+    assert clone.stages(clone.run("dvc", "repro")) == ["compose", "host", "gate", "ship"]
+    clone.edit(
+        "conf/variants/pruned.yaml",
+        passes=[{"_target_": "framegate.compress.prune.Prune", "ratio": 0.3, "round_to": 1}],
+    )
+    ran = clone.stages(clone.run("dvc", "repro"))
+    assert "compress@cnn_gru-pruned" in ran and "bench@cnn_gru-pruned-fp32--ort-cpu" in ran
+    assert not {"index", "train@cnn_gru", "export@cnn_gru-dense", "bench@cnn_gru-dense-fp32--ort-cpu"} & set(ran)
+
+
+def test_a_stage_run_by_hand_never_touches_what_dvc_keeps(reproduced: Reproduced) -> None:
+    clone, _ = reproduced
+    before = (clone.path / "work/cnn_gru/dense/weights.pt").read_bytes()
+    clone.run("python", "-m", "pipelines.train", "train.max_epochs=1", "model.hidden=8")
+    assert (clone.path / "work/cnn_gru/dense/weights.pt").read_bytes() == before
+    assert len(list((clone.path / "runs").glob("*/net.json"))) == 1
+
+
+def test_nothing_ships_when_the_labels_say_nothing(reproduced: Reproduced) -> None:
+    """Labels shuffled: the gate writes its verdict, ship exits non-zero, what shipped before stays."""
+    clone, _ = reproduced
+    shipped = (clone.path / "exports/shipped/promotion.json").read_bytes()
+    copy = Clone(clone.path.parent / "shuffled")
+    shutil.copytree(clone.path, copy.path, symlinks=True)
+    left, right = (sorted((copy.path / "data" / label).iterdir()) for label in ("left", "right"))
+    for one, other in list(zip(left, right, strict=True))[::2]:
+        one.rename(one.with_suffix(".tmp"))
+        other.rename(one)
+        one.with_suffix(".tmp").rename(other)
+    output = copy.run("dvc", "repro", code=255)
+    assert "reference not above chance" in output
+    verdict = Verdict.read(copy.path / "exports/verdict.json")
+    assert verdict.shipped is None
+    assert (copy.path / "exports/shipped/promotion.json").read_bytes() == shipped
+
+
+# --- README -------------------------------------------------------------------------------------
+
+AS_DRY_RUN = ("make ",)  # what installs an environment or runs for minutes is checked by `make -n`
+NOT_RUN = ("git clone", "cd ", "source ", "pip install", "dvc remote", "dvc push", "mlflow ui")
+
+
+def readme_commands() -> list[str]:
+    """Every line of the README's ```bash blocks."""
+    blocks = (ROOT / "README.md").read_text().split("```bash\n")[1:]
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.split("```")[0].splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_readme_commands_work(reproduced: Reproduced) -> None:
+    clone, _ = reproduced
+    shutil.copy2(clone.path / "data/left/001.mp4", clone.path / "clip.mp4")
+    commands = readme_commands()
+    assert len(commands) >= 10
+    for command in commands:
+        if command.startswith(AS_DRY_RUN):
+            clone.run("bash", "-c", command.replace("make ", "make -n ", 1))
+        elif not command.startswith(NOT_RUN):
+            clone.run("bash", "-c", command)
