@@ -246,7 +246,9 @@ def fit(
         torch.set_num_threads(settings.threads)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     settings = replace(settings, precision=resolve_precision(settings.precision, settings.accelerator))
-    settings = replace(settings, max_epochs=planned_epochs(settings, len(data.train_dataloader())))
+    epochs = planned_epochs(settings, len(data.train_dataloader()))
+    patience = math.ceil(settings.patience * epochs / settings.max_epochs)  # short epochs: the same patience in steps
+    settings = replace(settings, max_epochs=epochs, patience=patience)
     cast(nn.Module, net).train().to(memory_format=torch.channels_last)
     weights = data.class_weights() if settings.class_weights else None
     if distillation:
