@@ -42,13 +42,17 @@ def make_bundle(
     ballast: int = 0,
     weights: NDArray[np.float32] = WEIGHTS,
     golden_shift: float = 0.0,
+    forgetful: bool = False,
 ) -> Bundle:
-    """Write a sealed bundle; `ballast` columns of useless multiplication make its step slower."""
+    """Write a sealed bundle; `ballast` columns of useless multiplication make its step slower.
+
+    `forgetful`: step.onnx throws the state away and golden.npz agrees with that; clip.onnx does not.
+    """
     path = folder / name
     path.mkdir(parents=True)
-    onnx.save(step_graph(weights, ballast), path / "step.onnx")
+    onnx.save(step_graph(weights, ballast, forgetful), path / "step.onnx")
     onnx.save(clip_graph(weights), path / "clip.onnx")
-    golden(path, weights, golden_shift)
+    golden(path, weights, golden_shift, forgetful)
     model, variant, precision = name.split("-")
     files = {file.name: sha256_file(file) for file in sorted(path.iterdir())}
     info = BundleInfo(
@@ -77,16 +81,18 @@ def _spec(name: str, dtype: str, *shape: int | str) -> TensorSpec:
     return TensorSpec(name=name, dtype=dtype, shape=shape)
 
 
-def golden(path: Path, weights: NDArray[np.float32], shift: float) -> None:
+def golden(path: Path, weights: NDArray[np.float32], shift: float, forgetful: bool) -> None:
     """golden.npz from the formula itself, not from a runtime."""
     session = FakeSession(LABELS, SPEC, weights=weights)
     frames = color_clips([0, 1, 2, 0], seed=9)
     steps = run_steps(session, frames)
+    if forgetful:
+        steps = np.stack([run_clips(session, frames[:, t : t + 1]) for t in range(SPEC.frames)], axis=1)
     steps[:, :, 0] += shift
     np.savez(path / "golden.npz", frames=frames, clip_logits=run_clips(session, frames), step_logits=steps)
 
 
-def step_graph(weights: NDArray[np.float32], ballast: int) -> onnx.ModelProto:
+def step_graph(weights: NDArray[np.float32], ballast: int, forgetful: bool = False) -> onnx.ModelProto:
     """frame u8 [N,H,W,3], state f32 [N,4] (sum of colours, count) -> logits, next_state."""
     tensors = {
         "scale": np.float32(1 / 255),
@@ -113,7 +119,7 @@ def step_graph(weights: NDArray[np.float32], ballast: int) -> onnx.ModelProto:
         helper.make_node("Add", ["nought", "useless"], ["nothing"]),
         helper.make_node("Add", ["nothing", "one"], ["tick"]),
         helper.make_node("Concat", ["color", "tick"], ["now"], axis=1),
-        helper.make_node("Add", ["state", "now"], ["next_state"]),
+        helper.make_node(*(("Identity", ["now"]) if forgetful else ("Add", ["state", "now"])), ["next_state"]),
         helper.make_node("Slice", ["next_state", "from0", "to3", "axis1"], ["sum"]),
         helper.make_node("Slice", ["next_state", "to3", "to4", "axis1"], ["count"]),
         helper.make_node("Div", ["sum", "count"], ["mean"]),
@@ -154,6 +160,9 @@ class FakeReader:
 
     index: Index
     frames: NDArray[np.uint8]
+
+    def clip(self, position: int) -> NDArray[np.uint8]:
+        return self.frames[position]
 
     def window(self, position: int, start: int, frames: int) -> NDArray[np.uint8]:
         return self.frames[position, start : start + frames]

@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 Precision = Literal["fp32", "fp16", "int8", "int8_trt"]
 Split = Literal["train", "val", "test"]
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+Scenario = Literal["single_stream", "offline", "server", "camera"]
 
 
 class FramegateError(Exception):
@@ -151,6 +152,8 @@ class Lineage(Record):
     config: str
     weights: str
     parent: str | None = None  # digest of the fp32 bundle that an int8 bundle was made from
+    calibration: tuple[str, ...] = ()  # ids of the training clips that an int8 bundle was calibrated on
+    golden: tuple[str, ...] = ()  # ids of the clips in golden.npz, never of the test split
 
 
 class Parity(Record):
@@ -186,6 +189,8 @@ class BundleInfo(Record):
     def sealed(self) -> BundleInfo:
         """The same record with its digest filled in."""
         body = self.model_dump(mode="json", exclude={"digest"})
+        # lists that came to the record later count only when filled: older bundles keep their digest
+        body["lineage"] = {key: value for key, value in body["lineage"].items() if value != []}
         return self.model_copy(update={"digest": digest_of(body)})
 
 
@@ -290,13 +295,15 @@ class AccuracyFacts(Record):
 
 
 class LatencyFacts(Record):
-    """Latency of one step at N = 1, paired with the parent in fresh processes; `None` = too few samples.
+    """Latency of one step at N = 1; `None` = too few samples. Bounds are one-sided at 95 %.
 
-    Bounds are one-sided at 95 %. `stable`: every process had warmed up before it was timed.
+    Percentiles: solo and sustained, in `processes` fresh processes (scenario single_stream). Ratios: interleaved with
+    the parent in `pairs` other fresh processes. `stable`: every process had warmed up before it was timed.
     """
 
     calls: int
     pairs: int
+    processes: int
     p50_ms: float | None
     p90_ms: float | None
     p99_ms: float | None
@@ -304,9 +311,56 @@ class LatencyFacts(Record):
     ratio_p50: float | None
     ratio_p50_low: float | None
     ratio_p50_high: float | None
+    ratio_p99: float | None
+    ratio_p99_low: float | None
+    ratio_p99_high: float | None
     phases_ms: dict[str, float]
     warmup_calls: int = 0
     stable: bool = True
+
+
+class ScenarioFacts(Record):
+    """One arrival pattern besides single_stream; what does not belong to the scenario is None.
+
+    offline: `throughput_fps`. server: percentiles from the scheduled arrival. camera: `streams` at which
+    (missed + dropped) / scheduled was confirmed below the limit, and accuracy again under the drops of that point.
+    """
+
+    scenario: Scenario
+    n: int  # batches, queries or scheduled frames
+    processes: int
+    settings: dict[str, Any]
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    throughput_fps: float | None = None
+    streams: int | None = None
+    scheduled: int | None = None
+    missed: int | None = None
+    dropped: int | None = None
+    accuracy: AccuracyFacts | None = None
+
+
+class StreamFacts(Record):
+    """Alarms on untrimmed streams: clips of a camera in a row, the state carried through.
+
+    An alarm is a run of at least `hold_s` of one label that is not `background`. Bounds are one-sided at 95 %.
+    """
+
+    background: str
+    hold_s: float
+    streams: int
+    background_hours: float
+    false_alarms: int
+    false_alarms_per_hour: float
+    false_alarms_per_hour_low: float
+    false_alarms_per_hour_high: float
+    events: int
+    detected: int
+    time_to_detect_s: float | None  # median over events, an undetected one counting as infinite
+    time_to_detect_s_low: float | None
+    time_to_detect_s_high: float | None
+    settings: dict[str, Any] = {}  # with `fps` and `labels`: what it takes to compute this again
 
 
 class Measurement(Record):
@@ -316,13 +370,16 @@ class Measurement(Record):
     candidate: str
     status: Literal["measured", "skipped", "failed"]
     reason: str = ""
-    inputs: dict[str, str]  # digests: bundle, parent, index, host_class, bench
+    inputs: dict[str, str]  # digests: bundle, parent, index, dataset, host_class, bench
     host_class: dict[str, Any]
     host_conditions: dict[str, Any]
     session: dict[str, Any] = {}  # what really ran: runtime, provider, device, threads, version
     accuracy: dict[Split, AccuracyFacts] = {}
     latency: LatencyFacts | None = None
+    scenarios: dict[Scenario, ScenarioFacts] = {}
+    streams: StreamFacts | None = None
     size_bytes: int | None = None
+    memory_bytes: int | None = None  # peak resident set of a process that holds this one session
     parameters: int | None = None
     macs_per_frame: int | None = None
     samples_sha256: str = ""
@@ -344,6 +401,8 @@ class RuleOutcome(Record):
     n: int
     unit: str
     reason: str
+    kind: str = ""  # the rule's bound (max, min, drop_max, ratio_max), or guardrail, effect, chance
+    against: str = ""  # reference, parent, champion: what a drop or ratio is counted from
 
 
 class CandidateVerdict(Record):
@@ -357,22 +416,37 @@ class CandidateVerdict(Record):
     outcomes: tuple[RuleOutcome, ...] = ()
 
 
+class Waiver(Record):
+    """A rule that a person set aside, and why; what ships by it is a challenger, never the champion."""
+
+    rule: str
+    reason: str
+
+
 class Verdict(Record):
-    """Why this one ships, or why nothing does."""
+    """Why this one ships, or why nothing does. Everything that it was computed from is named by digest."""
 
     format: Literal[1] = 1
+    status: Status  # PASS: something ships; FAIL: every candidate is proven harmful; else INCONCLUSIVE
     sentence: str
     shipped: str | None
     bundle: str | None = None  # digest of the bundle that ships, as it was measured
+    chosen: str | None = None  # what the walk chose, before its latency was measured again
     reference: str
     compressed: bool
     candidates: tuple[CandidateVerdict, ...]
     warnings: tuple[str, ...] = ()
     walk: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ()  # within the indifference zone of the fastest proven one
+    incumbent: str | None = None  # candidate that ships now
+    openings: int = 1  # of the test split, by different evidence or rules, since its digest changed
+    waived: tuple[Waiver, ...] = ()
     dataset: str
     host_class: str
-    rules: str
-    measurements: dict[str, str]
+    rules: str  # digest of `gate`
+    gate: dict[str, Any] = {}  # the gate section, whole
+    measurements: dict[str, str]  # candidate -> digest of its measurement
+    evidence: dict[str, str] = {}  # confirmation, champion, index, agreement/<candidate> -> digest
 
 
 # --- digests ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,16 @@ FLAGS = (
     "sve",
 )
 RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+CPU = ("system", "machine", "cpu", "cpu_flags", "cores")  # what every runtime's speed depends on
+GPU_RUNTIMES = ("ort-cuda", "ort-tensorrt", "tensorrt")
+PACKAGES_OF = {
+    "ort-cpu": ("onnxruntime", "onnxruntime-gpu"),
+    "ort-cuda": ("onnxruntime-gpu",),
+    "ort-tensorrt": ("onnxruntime-gpu",),
+    "openvino": ("openvino",),
+    "openvino-bf16": ("openvino",),
+    "tensorrt": ("tensorrt", "tensorrt-rtx"),
+}
 
 
 def host_class(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
@@ -53,6 +64,18 @@ def host_digest(facts: dict[str, Any]) -> str:
     return digest_of(facts)
 
 
+def serving_class(facts: Mapping[str, Any], runtime: str) -> dict[str, Any]:
+    """The part of a host class that decides one runtime's speed: CPU, its own package, and GPUs if it uses them.
+
+    A key that `facts` lacks is None.
+    """
+    found = {key: facts.get(key) for key in CPU}
+    if runtime in GPU_RUNTIMES:
+        found["gpus"] = facts.get("gpus")
+    versions = facts.get("runtimes") or {}
+    return found | {name: versions[name] for name in PACKAGES_OF[runtime] if name in versions}
+
+
 def host_conditions() -> dict[str, Any]:
     """Load average, clocks in MHz, the highest temperature; a key is absent where it cannot be read."""
     facts: dict[str, Any] = {}
@@ -64,6 +87,15 @@ def host_conditions() -> dict[str, Any]:
     if readings := [value for zone in zones if (value := _read_number(zone)) is not None]:
         facts["temperature_c_max"] = max(readings) / 1000
     return facts
+
+
+def peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int | None:
+    """The largest resident set of this process so far (VmHWM); None where the kernel does not say.
+
+    Not getrusage: its maximum is inherited from the process that started this one.
+    """
+    line = next((line for line in _read_text(status).splitlines() if line.startswith("VmHWM:")), None)
+    return int(line.split()[1]) * 1024 if line else None
 
 
 def _cpu_facts(cpuinfo: Path) -> dict[str, str]:

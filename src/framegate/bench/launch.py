@@ -10,11 +10,10 @@ import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 
-from framegate.bench.worker import Job
 from framegate.contract import FramegateError
 
 WORKER = (sys.executable, "-m", "framegate.bench.worker")
@@ -28,6 +27,16 @@ class WorkerStopped(FramegateError):
         self.status, self.reason = status, reason
 
 
+class Job(Protocol):
+    """What a process is told to do."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def runtime(self) -> str: ...
+    def write(self, path: Path) -> None: ...
+
+
 def launch(
     job: Job,
     out: Path,
@@ -39,7 +48,9 @@ def launch(
 
     Raises WorkerStopped with the reason when there is no result.
     """
-    job_path = out.with_suffix(".job.json")
+    job_path, told = out.with_suffix(".job.json"), out.with_suffix(".json")
+    for before in (out, told):  # what another job left is no result of this one
+        before.unlink(missing_ok=True)
     job.write(job_path)
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen([*command, str(job_path), str(out)], stdin=subprocess.PIPE, stderr=errors)
@@ -53,9 +64,9 @@ def launch(
             watchdog.cancel()
             process.kill()
             process.wait()
-        outcome = _outcome(out.with_suffix(".json"))
-        if outcome is None:
-            reason = f"ran longer than {timeout_s:g} s" if late.is_set() else _why(code, errors)
+        outcome = _outcome(told)
+        if outcome is None or code != 0 or late.is_set():
+            reason = f"ran longer than bench.timeout_s, {timeout_s:g} s" if late.is_set() else _why(code, errors)
             raise WorkerStopped("failed", f"the {job.kind} process of {job.runtime} {reason}")
     if outcome["status"] != "done":
         raise WorkerStopped(outcome["status"], outcome["reason"])

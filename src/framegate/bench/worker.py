@@ -7,63 +7,176 @@ kill the bench.
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
+from pydantic import Field
 
-from framegate.bench.latency import run_process
-from framegate.contract import FramegateError, Record, RuntimeUnavailable, write_json
+from framegate.bench.camera import CameraSettings, answer_kept, find_frame_streams
+from framegate.bench.clock import WallClock
+from framegate.bench.host import peak_memory_bytes
+from framegate.bench.latency import Lane, Slowed, time_pair, time_solo
+from framegate.bench.scenario import (
+    OfflineSettings,
+    ServerSettings,
+    pin_to_one_core,
+    search_offline,
+    time_offline,
+    time_server,
+)
+from framegate.bench.streams import run_streams
+from framegate.contract import Bundle, FramegateError, Record, RuntimeUnavailable, write_json
+from framegate.runtime.ort import check_clip_graph
 from framegate.runtime.session import Frames, Session, open_session, run_clips
+
+Result = tuple[Session, dict[str, Any]]  # what ran, and what it found
+WARMUP_BLOCK = 50
 
 
 class Job(Record):
-    """What one process is to do."""
+    """What one process is to do; `kind` names a function of JOBS."""
 
-    kind: str  # latency: candidate beside parent; accuracy: logits of the clips that come in on stdin
+    kind: Literal["pair", "solo", "accuracy", "offline_search", "offline", "server", "camera", "kept", "streams"]
     bundle: Path
     runtime: str
     threads: int
     seed: int = 0
     parent: Path | None = None
-    clips: Path | None = None  # latency: npy, u8 [V,T,H,W,3]
+    parent_runtime: str = "ort-cpu"
+    slowdown: float = 0.0  # of the candidate, on purpose: 0.03 makes every step 3 % slower
+    clips: Path | None = None  # timed jobs: npy, u8 [V,T,H,W,3]
     blocks: int = 0
     calls: int = 0
-    count: int = 0  # accuracy: clips on stdin
+    count: int = 0  # accuracy, kept: clips on stdin
     batch: int = 1
-    answers: tuple[Path, ...] = ()  # accuracy: results of latency jobs, to be answered again
+    settings: dict[str, Any] = Field(default_factory=dict)  # scenarios: theirs
+    keep: Path | None = None  # kept: npy, bool [clip, T], the frames that were seen
+    lengths: tuple[int, ...] = ()  # streams: frames of each on stdin, falling
 
 
-def time_pair(job: Job, candidate: Session) -> dict[str, Any]:
-    """Timed blocks of the candidate and its parent, and some answers given meanwhile."""
-    assert job.parent and job.clips
-    parent = open_session(job.parent, "ort-cpu", job.threads)
-    clips = np.load(job.clips, allow_pickle=False)
-    found = run_process(candidate, parent, clips, job.blocks, job.calls, job.seed)
-    return {
+def pair(job: Job, stream: BufferedReader) -> Result:
+    """Timed blocks of the candidate beside its parent; which of them is opened first is drawn."""
+    assert job.parent
+    opened: dict[str, Session] = {}
+    order = ("candidate", "parent") if np.random.default_rng(job.seed + 1).random() < 0.5 else ("parent", "candidate")
+    for side in order:
+        where = (job.bundle, job.runtime) if side == "candidate" else (job.parent, job.parent_runtime)
+        opened[side] = open_session(*where, job.threads)
+    candidate = Slowed(opened["candidate"], job.slowdown) if job.slowdown else opened["candidate"]
+    clips = _clips(job)
+    mine, theirs = (Lane(session, clips, time.perf_counter_ns) for session in (candidate, opened["parent"]))
+    found = time_pair(mine, theirs, job.blocks, job.calls, job.seed)
+    return opened["candidate"], {
         "candidate_ns": found.candidate_ns,
         "parent_ns": found.parent_ns,
         "candidate_first": found.candidate_first,
-        "answer_frames": np.concatenate([answer.frame for answer in found.answers]),
-        "answer_states": np.concatenate([answer.state for answer in found.answers]),
-        "answer_logits": np.concatenate([answer.logits for answer in found.answers]),
+        **_answers(mine),
         "warmup_calls": found.warmup_calls,
         "stable": found.stable,
     }
 
 
-def answer_clips(job: Job, session: Session, stream: BufferedReader) -> dict[str, Any]:
-    """Clip logits of all clips on the stream, and this session's answers to the audited calls."""
+def solo(job: Job, stream: BufferedReader) -> Result:
+    """Timed steps in a row of one session alone, and what it takes in memory."""
+    session = _open(job)
+    lane = Lane(session, _clips(job), time.perf_counter_ns)
+    ns, warmup, stable = time_solo(lane, job.calls, min(job.calls, WARMUP_BLOCK))
+    return session, {
+        "solo_ns": ns,
+        **_answers(lane),
+        "warmup_calls": warmup,
+        "stable": stable,
+        "memory_bytes": peak_memory_bytes() or 0,  # 0: the kernel does not say
+    }
+
+
+def accuracy(job: Job, stream: BufferedReader) -> Result:
+    """Clip logits of all clips on the stream, after proof that both graphs of the bundle compute the same."""
+    check_clip_graph(Bundle.load(job.bundle))
+    session = _open(job)
+    answers = [run_clips(session, clips, job.batch) for clips in _batches(job, session, stream)]
+    return session, {"logits": np.concatenate(answers)}
+
+
+def offline_search(job: Job, stream: BufferedReader) -> Result:
+    """A first look at every batch size."""
+    session, settings = _open(job), OfflineSettings.model_validate(job.settings)
+    return session, search_offline(session, _clips(job), settings, WallClock())
+
+
+def offline(job: Job, stream: BufferedReader) -> Result:
+    """Steps of `batch` streams in lockstep."""
+    session = _open(job)
+    return session, {"offline_ns": time_offline(session, _clips(job), job.batch, job.calls, WallClock())}
+
+
+def server(job: Job, stream: BufferedReader) -> Result:
+    """Requests that arrive at random, batched as they wait."""
+    session, settings = _open(job), ServerSettings.model_validate(job.settings)
+    return session, time_server(session, _clips(job), settings, job.seed, WallClock())
+
+
+def camera(job: Job, stream: BufferedReader) -> Result:
+    """How many cameras one core holds, with frames from memory."""
+    core = pin_to_one_core()
+    session, settings = _open(job), CameraSettings.model_validate(job.settings)
+    found = find_frame_streams(session, _clips(job), settings, WallClock()).arrays()
+    return session, {**found, "camera_core": np.array([-1 if core is None else core])}
+
+
+def kept(job: Job, stream: BufferedReader) -> Result:
+    """Clip logits when only some frames were seen."""
+    assert job.keep
+    session, keep, start = _open(job), np.load(job.keep, allow_pickle=False), 0
+    answers = []
+    for clips in _batches(job, session, stream):
+        answers.append(answer_kept(session, clips, keep[start : start + len(clips)]))
+        start += len(clips)
+    return session, {"logits": np.concatenate(answers)}
+
+
+def streams(job: Job, stream: BufferedReader) -> Result:
+    """The top label of every frame of untrimmed streams, the state never reset."""
+    session = _open(job)
+    frame = (session.clip.height, session.clip.width, 3)
+    alive = [sum(length > t for length in job.lengths) for t in range(max(job.lengths))]
+    return session, run_streams(session, (_read(stream, (n, *frame)) for n in alive), job.lengths)
+
+
+JOBS: dict[str, Callable[[Job, BufferedReader], Result]] = {
+    job.__name__: job for job in (pair, solo, accuracy, offline_search, offline, server, camera, kept, streams)
+}
+
+
+def _open(job: Job) -> Session:
+    return open_session(job.bundle, job.runtime, job.threads)
+
+
+def _clips(job: Job) -> Frames:
+    """u8 [V,T,H,W,3]: the clips that timed jobs walk through."""
+    assert job.clips
+    found: Frames = np.load(job.clips, allow_pickle=False)
+    return found
+
+
+def _batches(job: Job, session: Session, stream: BufferedReader) -> Iterator[Frames]:
+    """u8 [<= batch,T,H,W,3]: `count` clips from the stream."""
     spec = session.clip
-    shape = (spec.frames, spec.height, spec.width, 3)
-    logits = np.empty((job.count, len(session.labels)), np.float32)
     for start in range(0, job.count, job.batch):
-        clips = _read(stream, (min(job.batch, job.count - start), *shape))
-        logits[start : start + len(clips)] = run_clips(session, clips, job.batch)
-    again = [_answer_again(session, path) for path in job.answers]
-    return {"logits": logits, "answer_logits": np.concatenate(again) if again else np.empty(0)}
+        yield _read(stream, (min(job.batch, job.count - start), spec.frames, spec.height, spec.width, 3))
+
+
+def _answers(lane: Lane) -> dict[str, Any]:
+    """Clip numbers and logits of the clips that were walked to their end."""
+    return {
+        "answer_clips": np.array([clip for clip, _ in lane.answers], np.int64),
+        "answer_logits": np.array([logits for _, logits in lane.answers], np.float32),
+    }
 
 
 def _read(stream: BufferedReader, shape: tuple[int, ...]) -> Frames:
@@ -73,21 +186,14 @@ def _read(stream: BufferedReader, shape: tuple[int, ...]) -> Frames:
     return clips
 
 
-def _answer_again(session: Session, path: Path) -> Any:
-    with np.load(path, allow_pickle=False) as kept:
-        calls = zip(kept["answer_frames"], kept["answer_states"], strict=True)
-        return np.concatenate([session.step(f[None], s[None])[0] for f, s in calls])
-
-
 def run(job: Job, out: Path, stream: BufferedReader) -> dict[str, Any]:
     """Do the job; the arrays go to `out`, the returned facts say how it went."""
     try:
-        session = open_session(job.bundle, job.runtime, job.threads)
+        session, arrays = JOBS[job.kind](job, stream)
     except RuntimeUnavailable as error:
         return {"status": "skipped", "reason": str(error)}
     except FramegateError as error:
         return {"status": "failed", "reason": str(error)}
-    arrays = time_pair(job, session) if job.kind == "latency" else answer_clips(job, session, stream)
     with out.open("wb") as file:
         np.savez(file, **arrays)
     return {"status": "done", "reason": "", "session": asdict(session.info)}

@@ -8,12 +8,16 @@ thread (no hand-over to another thread), and `infer({...})` more than either.
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from framegate.contract import Bundle, BundleError, RuntimeUnavailable, Skipped
+from framegate.runtime.raw import Declared, ModelError
 from framegate.runtime.session import Floats, Frames, SessionInfo, check_inputs
 
 HINTS = {"openvino": "f32", "openvino-bf16": "bf16"}
@@ -95,29 +99,76 @@ class OpenvinoSession:
         return self._slots.setdefault(n, _Slot(request, **arrays))
 
 
+class OpenvinoRaw:
+    """Any graph in OpenVINO; see `raw.RawSession`. Arrays are copied into tensors that the request keeps."""
+
+    note = ""
+
+    def __init__(self, compiled: Any, info: SessionInfo) -> None:
+        self.info = info
+        self.inputs = tuple(_declared(port) for port in compiled.inputs)
+        self.outputs = tuple(_declared(port) for port in compiled.outputs)
+        self._request = compiled.create_infer_request()
+        self._slots = {declared.name: self._request.get_input_tensor(i) for i, declared in enumerate(self.inputs)}
+        self._count = len(self.outputs)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
+        for name, array in feeds.items():
+            np.copyto(self._slots[name].data, array)
+        self._request.infer()
+        return [self._request.get_output_tensor(number).data.copy() for number in range(self._count)]
+
+
+def _declared(port: Any) -> Declared:
+    shape = tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
+    return Declared(name=port.any_name, dtype=np.dtype(port.element_type.to_dtype()).name, shape=shape)
+
+
 def open_bundle(bundle: Bundle, runtime: str, threads: int) -> OpenvinoSession:
     """A session in the precision of `runtime`; RuntimeUnavailable when this CPU would run another one."""
+    core, config, info = _core(runtime, threads)
+    session = OpenvinoSession(bundle, core, config, info)
+    try:
+        compiled = session.compiled(single=True)
+    except RuntimeError as error:
+        raise BundleError(f"{bundle.path}: OpenVINO {info.version} cannot compile step.onnx: {error}") from error
+    _check_precision(compiled, runtime)
+    return session
+
+
+def open_raw(path: Path, runtime: str, threads: int, shapes: Mapping[str, tuple[int, ...]]) -> OpenvinoRaw:
+    """See `raw.open_raw`; compiled for exactly these shapes, as a bundle's step is."""
+    core, config, info = _core(runtime, threads)
+    try:
+        model = core.read_model(str(path))
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
+        compiled = core.compile_model(model, info.provider, config)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: OpenVINO {info.version} cannot compile it: {error}") from error
+    _check_precision(compiled, runtime)
+    return OpenvinoRaw(compiled, replace(info, threads=compiled.get_property("INFERENCE_NUM_THREADS")))
+
+
+def _core(runtime: str, threads: int) -> tuple[Any, dict[str, Any], SessionInfo]:
+    """OpenVINO, its settings for `runtime`, what a session says of itself; RuntimeUnavailable when it is not here."""
     found = probe(runtime)
     if isinstance(found, Skipped):
         raise RuntimeUnavailable(f"runtime {runtime!r}: {found.reason}; or use --runtime ort-cpu")
     import openvino as ov
 
-    core = ov.Core()
-    config = {
+    version = ov.get_version().split("-")[0]
+    return ov.Core(), compile_settings(runtime, threads), SessionInfo(runtime, "CPU", "cpu", threads, version)
+
+
+def compile_settings(runtime: str, threads: int) -> dict[str, Any]:
+    """What a model is compiled with, the same for bundles and foreign models."""
+    return {
         "INFERENCE_PRECISION_HINT": HINTS[runtime],
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,  # cores are shared: the kernel knows better which one is free
     }
-    version = ov.get_version().split("-")[0]
-    session = OpenvinoSession(bundle, core, config, SessionInfo(runtime, "CPU", "cpu", threads, version))
-    try:
-        compiled = session.compiled(single=True)
-    except RuntimeError as error:
-        raise BundleError(f"{bundle.path}: OpenVINO {version} cannot compile step.onnx: {error}") from error
-    _check_precision(compiled, runtime)
-    return session
 
 
 def probe(runtime: str) -> str | Skipped:

@@ -23,6 +23,7 @@ Floats = NDArray[np.float32]
 
 GOLDEN_MAX_ABS = 1e-3  # fp32 on ort-cpu: the artifact and the runtime that the golden logits come from
 GOLDEN_MARGIN = 0.1  # elsewhere: the top label must agree where the golden one leads by more than this
+INT8_CLIP_STEP = 0.01  # both int8 graphs on one machine: where batches round apart, a value becomes the next of 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +140,35 @@ def replay(session: Session, bundle: Bundle) -> None:
     fp32 on ort-cpu: within GOLDEN_MAX_ABS at every step. Else (int8 kernels differ between CPUs, other
     runtimes and bf16 round elsewhere): the same top label after the last frame wherever the golden one leads
     by more than GOLDEN_MARGIN.
+
+    N = 1, the served unit, comes first: ONNX Runtime plans its memory for the first shapes that it sees, and a step
+    at N = 1 after one at N = 4 stays 4-6 microseconds slower (python -m benchmarks.session_overhead).
     """
     with np.load(bundle.path / "golden.npz", allow_pickle=False) as golden:
         frames, expected = golden["frames"], golden["step_logits"]
+    alone = run_steps(session, frames[:1], batch=1)  # may be another compiled graph than that for any N
     got = run_steps(session, frames)
-    alone = run_steps(session, frames[:1], batch=1)  # N = 1 may be another compiled graph: it is what is served
     got, expected = np.concatenate([got, alone]), np.concatenate([expected, expected[:1]])
-    where = f"{bundle.path}: golden clips on {session.info.runtime}"
+    exact = session.info.runtime == "ort-cpu" and bundle.info.precision == "fp32"
+    tolerance = GOLDEN_MAX_ABS if exact else None
+    compare(got, expected, tolerance, f"{bundle.path}: golden clips on {session.info.runtime}")
+
+
+def compare(got: Floats, expected: Floats, tolerance: float | None, where: str) -> None:
+    """BundleError where logits [n,T,K] differ by more than `tolerance`; None: where top labels do, see `replay`."""
     if got.shape != expected.shape or not np.isfinite(got).all():
         raise BundleError(
             f"{where}: logits of shape {got.shape} (finite: {bool(np.isfinite(got).all())}), "
             f"expected {expected.shape}; export the bundle again"
         )
-    if session.info.runtime == "ort-cpu" and bundle.info.precision == "fp32":
-        worst = float(np.abs(got - expected).max())
-        if not worst <= GOLDEN_MAX_ABS:
-            raise BundleError(
-                f"{where}: logits differ by {worst:.2g}, at most {GOLDEN_MAX_ABS:g} is allowed; "
-                "the graph is not the one that was exported: export the bundle again"
-            )
-        return
+    worst = float(np.abs(got - expected).max())
+    if tolerance is not None and worst > tolerance:
+        raise BundleError(
+            f"{where}: logits differ by {worst:.2g}, at most {tolerance:g} is allowed; "
+            "the graph is not the one that was exported: export the bundle again"
+        )
     wrong = _top_label_changes(got[:, -1], expected[:, -1])
-    if wrong:
+    if wrong and tolerance is None:
         raise BundleError(
             f"{where}: another top label in {len(wrong)} of {len(got)} clips "
             f"(numbers {wrong}); this runtime does not compute what was exported"

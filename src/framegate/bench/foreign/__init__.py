@@ -1,0 +1,1 @@
+"""Any ONNX file on this host: the facts of one, or two compared. No bundle, no clips, no labels."""
