@@ -1,146 +1,120 @@
-"""All rules, all candidates: which one ships.
+"""A whole case: what ships, and every reason. Pure: the same case and rules give the same verdict anywhere.
 
-Choosing the fastest of many on one test split would ship a bad one far more often than 5 % (the winner's
-curse). So: shortlist on *validation* (all rules but accuracy proven, drop there at most half the margin),
-order from slow to fast, walk the *test* split and stop at the first that does not PASS; the last PASS ships.
-Outcomes on test are recorded for every candidate, walked or not: each is an honest statement about that one
-candidate, and none of those that were not walked can ship, so the order of the walk spends the error budget.
+`choose` names the candidate whose latency is to be measured again; `decide` judges it on that second measurement.
+What is not confirmed does not ship, and nothing ships in its place: what shipped before stays, because a fallback
+chosen after looking would be a second try.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from framegate.bench import stats
-from framegate.contract import CandidateVerdict, ConfigError, RuleOutcome, Status, Verdict, nearest
+from framegate.contract import CandidateVerdict, RuleOutcome, Status, Verdict, Waiver
 from framegate.gate import words
-from framegate.gate.evidence import Evidence, pair_with, pair_with_perfect, why_not_comparable
-from framegate.gate.judge import Judged, judge, judge_chance, judge_effect
-from framegate.gate.rules import GateRules, Rule
+from framegate.gate.case import Case
+from framegate.gate.choose import Choice, choose_among
+from framegate.gate.context import Context
+from framegate.gate.evidence import Evidence, pair_with
+from framegate.gate.judge import judge_chance
+from framegate.gate.judged import Judged, judge_all, why_not_confirmed
+from framegate.gate.rules import GateRules
+
+MANY_OPENINGS = 10  # of one test split: from here on what is found may be what was looked for
 
 
-def decide(evidence: Sequence[Evidence], rules: GateRules) -> Verdict:
-    """The verdict over all declared candidates. Pure; the order of the candidates changes nothing.
+@dataclass(frozen=True, slots=True)
+class _Considered:
+    """A case up to the choice."""
 
-    ConfigError when the reference is not among them or one is declared twice.
+    context: Context
+    waived: Mapping[str, str]
+    chance: RuleOutcome | None
+    judged: tuple[Judged, ...]
+    choice: Choice
+
+
+def choose(case: Case, rules: GateRules, waivers: Sequence[Waiver] = ()) -> str | None:
+    """The candidate to be confirmed and shipped, the reference itself where nothing faster is proven; or None.
+
+    ConfigError as `decide`. Looks at no confirmation.
     """
-    reference = _reference(evidence, rules)
-    ordered = sorted(evidence, key=lambda one: str(one.name))
-    chance = judge_chance(reference) if reference.samples else None
-    judged = [_judge_all(one, reference, rules, chance) for one in ordered]
-    barred = {one.name: _why_not_shortlisted(one, reference, rules) for one in judged}
-    shortlist = [one for one in judged if barred[one.name] is None]
-    shortlist.sort(key=lambda one: (-(one.p50_ms or 0.0), one.name))
-    walk = _walk(shortlist) if chance and chance.status == "PASS" else []
-    shipped = _shipped(walk, judged, rules.reference)
+    winner = _consider(case, rules, waivers).choice.winner
+    return winner.name if winner else None
+
+
+def decide(case: Case, rules: GateRules, waivers: Sequence[Waiver] = ()) -> Verdict:
+    """The verdict over all declared candidates. The order of the candidates changes nothing.
+
+    `waivers`: rules that a person set aside; an outcome stays what it is, but does not block. ConfigError when no
+    candidate is declared, one twice, the reference is not among them, or a waiver names no rule.
+    """
+    found = _consider(case, rules, waivers)
+    context, choice = found.context, found.choice
+    judged, winner, why_not = _confirmed(found, case)
+    shipped = None if why_not else winner
+    reference = next(one for one in judged if one.evidence is context.reference)
+    inputs = context.reference.measurement.inputs
     return Verdict(
-        sentence=words.sentence(shipped, judged, reference),
+        status=_status(shipped, judged),
+        sentence=words.sentence(shipped, winner, why_not, judged, reference, choice.tied, found.waived),
         shipped=shipped.name if shipped else None,
-        bundle=shipped.evidence.measurement.inputs.get("bundle") if shipped else None,
+        bundle=shipped.evidence.bundle if shipped else None,
+        chosen=winner.name if winner else None,
         reference=rules.reference,
         compressed=shipped is not None and _is_compressed(shipped),
-        candidates=tuple(_written(one, barred[one.name], walk, shipped, judged) for one in judged),
-        warnings=tuple(_warnings(judged, reference, rules)),
-        walk=tuple(one.name for one in walk),
-        dataset=reference.measurement.inputs.get("dataset", ""),
-        host_class=reference.measurement.inputs.get("host_class", ""),
+        candidates=tuple(_written(one, choice, winner, why_not, judged) for one in judged),
+        warnings=tuple(_warnings(judged, context, case)),
+        walk=tuple(one.name for one in choice.walk),
+        tied=choice.tied,
+        incumbent=choice.incumbent,
+        openings=case.openings,
+        waived=tuple(Waiver(rule=rule, reason=reason) for rule, reason in found.waived.items()),
+        dataset=inputs.get("dataset", ""),
+        host_class=inputs.get("host_class", ""),
         rules=rules.digest,
-        measurements={str(one.name): one.digest for one in ordered},
+        gate=rules.model_dump(mode="json"),
+        measurements={name: one.digest for name, one in context.by_name.items()},
+        evidence=_digests(case, inputs.get("index", "")),
     )
 
 
-def _reference(evidence: Sequence[Evidence], rules: GateRules) -> Evidence:
-    names = [str(one.name) for one in evidence]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"candidates declared twice: {', '.join(twice)}")
-    if rules.reference not in names:
-        raise ConfigError(
-            f"gate.reference {rules.reference!r} is not among the {len(names)} declared candidates"
-            f"{nearest(rules.reference, names)}"
-        )
-    return evidence[names.index(rules.reference)]
+def _consider(case: Case, rules: GateRules, waivers: Sequence[Waiver]) -> _Considered:
+    waived, context = rules.waived(waivers), Context.of(case, rules)
+    usable = context.reference.samples is not None and not context.reference.fault
+    chance = judge_chance(context.reference) if usable else None
+    judged = tuple(judge_all(one, context, chance, waived) for one in context.by_name.values())
+    above_chance = chance is not None and chance.status == "PASS"
+    return _Considered(context, waived, chance, judged, choose_among(judged, context, case, waived, above_chance))
 
 
-def _judge_all(one: Evidence, reference: Evidence, rules: GateRules, chance: RuleOutcome | None) -> Judged:
-    """Every rule that applies; INCONCLUSIVE with the reason where nothing can be concluded."""
-    if why := why_not_comparable(one, reference):
-        return Judged(one, (), "INCONCLUSIVE", why)
-    is_reference = one is reference
-    applying = [rule for rule in rules.rules if rule.applies_to(one.name, rules.reference)]
-    outcomes = [judge(rule, one, reference) for rule in applying]
-    if is_reference and chance:
-        outcomes.insert(0, chance)
-    if str(one.name) != one.name.parent:
-        outcomes.append(judge_effect(one))
-    if chance and chance.status != "PASS":
-        return Judged(one, tuple(outcomes), "INCONCLUSIVE", chance.reason)
-    if lacks := _untouched(applying, is_reference):
-        return Judged(one, tuple(outcomes), "INCONCLUSIVE", f"no {lacks} rule applies to it")
-    return Judged(one, tuple(outcomes), *_together(outcomes))
+def _confirmed(found: _Considered, case: Case) -> tuple[tuple[Judged, ...], Judged | None, str]:
+    """All candidates, the winner, and why it does not ship (empty: it does).
+
+    Whoever was measured again is judged on that, chosen or not: so another candidate changes nothing about it.
+    """
+    again, winner = case.confirmation, found.choice.winner
+    judged = tuple(_again(one, again, found) for one in found.judged)
+    if winner is None:
+        return judged, None, ""
+    if why := why_not_confirmed(winner.evidence, again, found.context.rules.restless):
+        return judged, winner, why
+    winner = next(one for one in judged if one.name == winner.name)
+    return judged, winner, "" if winner.status == "PASS" else f"measured again, {winner.reason}"
 
 
-def _untouched(applying: Sequence[Rule], is_reference: bool) -> str:
-    """What no rule asks of a candidate; the reference's accuracy is judged against chance."""
-    accuracy = is_reference or any(rule.metric == "accuracy" for rule in applying)
-    latency = any(rule.metric.startswith("latency") for rule in applying)
-    return " and no ".join(word for word, there in (("accuracy", accuracy), ("latency", latency)) if not there)
+def _again(one: Judged, again: Evidence | None, found: _Considered) -> Judged:
+    restless = found.context.rules.restless
+    if again is None or again.name != one.evidence.name or why_not_confirmed(one.evidence, again, restless):
+        return one
+    return judge_all(one.evidence, found.context, found.chance, found.waived, again)
 
 
-def _together(outcomes: Sequence[RuleOutcome]) -> tuple[Status, str]:
-    """PASS only when every rule passes; the reasons of what decides."""
-    for status in ("FAIL", "INCONCLUSIVE"):
-        if deciding := [outcome for outcome in outcomes if outcome.status == status]:
-            return status, "; ".join(outcome.reason for outcome in deciding)
-    return "PASS", "every rule is proven"
-
-
-# --- choosing ---------------------------------------------------------------------------------
-
-
-def _why_not_shortlisted(one: Judged, reference: Evidence, rules: GateRules) -> str | None:
-    """None for a candidate that may be walked. Looks at validation and latency, never at test answers."""
-    if one.name == rules.reference:
-        return "the reference"
-    if not one.outcomes or any(outcome.status != "PASS" for outcome in one.outcomes if outcome.metric != "accuracy"):
-        return "not proven otherwise"
-    baseline = reference.measurement.latency
-    if one.p50_ms is None or (baseline and baseline.p50_ms is not None and one.p50_ms >= baseline.p50_ms):
-        return "not faster than the reference"
-    for rule in rules.rules:
-        applies = rule.metric == "accuracy" and rule.applies_to(one.evidence.name, rules.reference)
-        if applies and (why := _why_not_on_validation(rule, one.evidence, reference)):
-            return why
-    return None
-
-
-def _why_not_on_validation(rule: Rule, one: Evidence, reference: Evidence) -> str | None:
-    """Half the margin on validation, as a point estimate: a filter, no proof."""
-    drop = rule.kind == "drop_max"
-    pairs = pair_with(one, reference, "val") if drop else pair_with_perfect(one, "val")
-    if pairs is None:
-        return "no validation clips in common with the reference"
-    limit = rule.bound / 2 if drop else 100 - rule.bound
-    if 100 * pairs.drop <= limit:
-        return None
-    what = "drop" if drop else "error rate"
-    return f"{what} on validation {100 * pairs.drop:.2f} points, at most {limit:g} to be shortlisted"
-
-
-def _walk(shortlist: Sequence[Judged]) -> list[Judged]:
-    """From slow to fast up to and including the first that does not PASS."""
-    walked: list[Judged] = []
-    for one in shortlist:
-        walked.append(one)
-        if one.status != "PASS":
-            break
-    return walked
-
-
-def _shipped(walk: Sequence[Judged], judged: Sequence[Judged], reference: str) -> Judged | None:
-    """The last PASS of the walk, else the reference under its absolute rules, else nothing."""
-    fallback = [one for one in judged if one.name == reference]
-    proven = [one for one in (*fallback, *walk) if one.status == "PASS"]
-    return proven[-1] if proven else None
+def _status(shipped: Judged | None, judged: Sequence[Judged]) -> Status:
+    if shipped:
+        return "PASS"
+    return "FAIL" if all(one.status == "FAIL" for one in judged) else "INCONCLUSIVE"
 
 
 def _is_compressed(one: Judged) -> bool:
@@ -148,17 +122,24 @@ def _is_compressed(one: Judged) -> bool:
     return (name.variant, name.precision) != ("dense", "fp32")
 
 
+def _digests(case: Case, index: str) -> dict[str, str]:
+    """Of all evidence that is no candidate's measurement."""
+    found = {"index": index}
+    found |= {"confirmation": case.confirmation.digest} if case.confirmation else {}
+    found |= {"champion": case.champion.digest} if case.champion else {}
+    return found | {f"agreement/{name}": agreed.digest for name, agreed in sorted(case.agreements.items())}
+
+
 def _written(
-    one: Judged, barred: str | None, walk: Sequence[Judged], shipped: Judged | None, judged: Sequence[Judged]
+    one: Judged, choice: Choice, winner: Judged | None, why_not: str, judged: Sequence[Judged]
 ) -> CandidateVerdict:
     """The record, its reason completed by what the walk did and by what did not pay."""
-    walked = one in walk
+    barred, walked = choice.barred[one.name], any(one.name == other.name for other in choice.walk)
     reasons = [one.reason]
-    if one.status == "PASS" and shipped is not None and one.name != shipped.name:
-        if barred and barred != "the reference":
-            reasons.append(f"not shortlisted: {barred}")
-        elif barred is None and not walked:
-            reasons.append(f"not tried: the walk from slow to fast stopped at {walk[-1].name}")
+    if winner is not None and one.name == winner.name:
+        reasons += [f"chosen, but {why_not}"] if why_not and one.status == "PASS" else []
+    elif one.status == "PASS":
+        reasons += [note] if (note := words.passed_over(one.name, barred, walked, choice)) else []
     if note := words.does_not_pay(one.evidence, [other.evidence for other in judged]):
         reasons.append(note)
     return CandidateVerdict(
@@ -174,19 +155,26 @@ def _written(
 # --- warnings ---------------------------------------------------------------------------------
 
 
-def _warnings(judged: Sequence[Judged], reference: Evidence, rules: GateRules) -> list[str]:
+def _warnings(judged: Sequence[Judged], context: Context, case: Case) -> list[str]:
     found = []
-    margins = [rule.bound for rule in rules.rules if rule.kind == "drop_max"]
+    margins = [rule.bound for rule in context.rules.rules if rule.kind == "drop_max"]
     for one in judged:
-        if one.name != rules.reference and one.name == one.evidence.name.parent and margins:
-            pairs = pair_with(one.evidence, reference, "test")
-            interval = stats.drop_interval(pairs) if pairs else None
-            if interval and interval.high is not None and 100 * interval.high < -min(margins):
-                gain = -100 * (interval.value or 0.0)
-                found.append(f"the reference is not the best dense model: {one.name} is {gain:.1f} points better")
+        dense = one.evidence is not context.reference and one.name == one.evidence.name.parent
+        if dense and margins and (note := _better_than_reference(one, context, min(margins))):
+            found.append(note)
         latency = one.evidence.measurement.latency
         if latency and not latency.stable:
             found.append(f"{one.name}: its calls had not settled when they were timed")
-    if note := words.restless(reference):
-        found.append(note)
+    found += [note for note in (context.restless, context.unfit) if note]
+    if case.openings >= MANY_OPENINGS:
+        found.append(f"the test split was opened {case.openings} times: what it proves wears off; take new clips")
     return found
+
+
+def _better_than_reference(one: Judged, context: Context, margin: float) -> str | None:
+    pairs = pair_with(one.evidence, context.reference, "test")
+    interval = stats.drop_interval(pairs) if pairs and one.outcomes else None
+    if interval is None or interval.high is None or 100 * interval.high >= -margin:
+        return None
+    gain = -100 * (interval.value or 0.0)
+    return f"the reference is not the best dense model: {one.name} is {gain:.1f} points better"

@@ -8,141 +8,165 @@ correction across rules.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from framegate.bench import stats
-from framegate.bench.stats import Estimate, Paired
+from framegate.bench.stats import Estimate
 from framegate.contract import RuleOutcome, Status
-from framegate.gate.evidence import Evidence, pair_with, pair_with_majority, pair_with_perfect
-from framegate.gate.rules import SHARES, Rule
+from framegate.gate.context import Context
+from framegate.gate.evidence import Agreed, Evidence, pair_with_majority
+from framegate.gate.metrics import UNKNOWN, Found, Question, percent, ratio_of, why_undecidable
+from framegate.gate.rules import RECALL, Rule
 
-MIN_GROUPS = 10  # below, the variance between groups is a guess
 SAID: dict[Status, str] = {"PASS": " holds", "FAIL": " fails", "INCONCLUSIVE": " is not proven"}
+EFFECT = "faster than its parent"
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One candidate with all its outcomes, before anything is chosen."""
-
-    evidence: Evidence
-    outcomes: tuple[RuleOutcome, ...]
-    status: Status
-    reason: str
-
-    @property
-    def name(self) -> str:
-        """The candidate's."""
-        return str(self.evidence.name)
-
-    @property
-    def p50_ms(self) -> float | None:
-        """Of its step."""
-        latency = self.evidence.measurement.latency
-        return latency.p50_ms if latency else None
+def judge(rule: Rule, one: Evidence, context: Context) -> list[RuleOutcome]:
+    """The outcomes of a rule for a candidate that can be compared: one for each whom it is compared with."""
+    if not rule.covers(one.name):
+        return []
+    return [_against(rule, one, name, other, context) for name, other in context.opponents(rule, one)]
 
 
-def judge(rule: Rule, one: Evidence, reference: Evidence) -> RuleOutcome:
-    """The outcome of a rule that applies to a candidate that was measured."""
-    match rule.kind:
-        case "drop_max":
-            return judge_drop(rule, pair_with(one, reference, "test"))
-        case "min":
-            return judge_accuracy(rule, pair_with_perfect(one, "test"))
-        case "ratio_max":
-            return _below(str(rule), rule.metric, rule.bound, _ratio(one), "x")
-    if rule.metric in SHARES:
-        assert one.samples
-        found = stats.process_percentile(one.samples.candidate_ns, SHARES[rule.metric])
-        return _below(str(rule), rule.metric, rule.bound, found, "ms")
-    size = getattr(one.measurement, rule.metric)
-    exact = None if size is None else float(size)
-    return _below(str(rule), rule.metric, rule.bound, Estimate(exact, exact, exact, 1), "")
+def _against(rule: Rule, one: Evidence, name: str, other: Evidence | None, context: Context) -> RuleOutcome:
+    found = rule.about.takes[rule.kind, rule.where](Question(one, other, rule.where, rule.bound))
+    text = f"{rule} against the champion" if name == "champion" and not rule.against else str(rule)
+    status = _status(found.estimate, rule.bound, floor=rule.kind == "min")
+    if found.undecidable and status == "PASS":
+        status = "INCONCLUSIVE"
+    reason = _say(text, status, found.estimate, rule.unit)
+    if status == "INCONCLUSIVE":
+        reason += f"; {found.unknown}" if found.unknown else ""
+        reason += f"; undecidable: {found.undecidable}" if found.undecidable else ""
+    outcome = _outcome(str(rule), rule.metric, status, rule.bound, found.estimate, rule.unit, reason)
+    outcome = outcome.model_copy(update={"kind": rule.kind, "against": name})
+    if rule.about.timed:
+        return _believed(outcome, text, context.restless)
+    return _by_agreement(rule, outcome, found, one, context)
 
 
-def judge_effect(one: Evidence) -> RuleOutcome:
-    """Whether a candidate is faster than its own dense model at all; what is not has no reason to exist."""
-    name, found = "faster than its parent", _ratio(one)
-    outcome = _below(name, "latency_p50_ms", 1.0, found, "x")
-    if outcome.status == "PASS" and found.high == 1.0:  # faster, not as fast
-        outcome = outcome.model_copy(update={"status": "INCONCLUSIVE"})
-    if outcome.status == "PASS":
+def _believed(outcome: RuleOutcome, text: str, restless: str) -> RuleOutcome:
+    """On a restless machine a time proves nothing, neither that a candidate is fast nor that it is slow."""
+    if not restless:
         return outcome
-    reason = f"not faster than its parent: {_text(found, 'x')}"
-    return outcome.model_copy(update={"reason": reason})
+    found = Estimate(outcome.value, outcome.low, outcome.high, outcome.n)
+    reason = f"{_say(text, 'INCONCLUSIVE', found, outcome.unit)}; {restless}"
+    return outcome.model_copy(update={"status": "INCONCLUSIVE", "reason": reason})
+
+
+# --- unlabelled clips -------------------------------------------------------------------------
+
+
+def _by_agreement(rule: Rule, outcome: RuleOutcome, found: Found, one: Evidence, context: Context) -> RuleOutcome:
+    """What labelled clips leave open, agreement with the reference on unlabelled ones may prove.
+
+    An answer that is the reference's loses nothing: drop <= share of disagreement, whatever the labels are. Proven
+    harm stays proven. Where the labelled clips could have decided, there are two ways to a PASS, each wrong in at
+    most 5 %: but the second only if every single disagreement is a loss.
+    """
+    route = (rule.kind, rule.where, outcome.against) == ("drop_max", "single_stream", "reference")
+    if not route or outcome.status != "INCONCLUSIVE":
+        return outcome
+    agreed = context.agreements.get(str(one.name))
+    if agreed is None:
+        way = "; framegate agree FOLDER compares both on unlabelled clips" if found.undecidable else ""
+        return outcome.model_copy(update={"reason": outcome.reason + way})
+    if why := agreed.why_not(one, context.reference):
+        return outcome.model_copy(update={"reason": f"{outcome.reason}; the agreement says nothing: {why}"})
+    share = disagreement(agreed)
+    few = why_undecidable(agreed.record.n, agreed.record.groups, rule.bound / 100)
+    told = f"{agreed.record.disagreements} of {agreed.record.n} unlabelled clips answered otherwise"
+    told += f": {_text(share, 'points')}"
+    if few or _status(share, rule.bound, floor=False) != "PASS":
+        reason = f"{outcome.reason}; nor by agreement: {told}" + (f" ({few})" if few else "")
+        return outcome.model_copy(update={"reason": reason})
+    proven = _outcome(outcome.rule, rule.metric, "PASS", rule.bound, share, rule.unit, "")
+    reason = f"{rule} holds by agreement with the reference: {told}; on labelled clips {_found(outcome)}"
+    return proven.model_copy(update={"kind": outcome.kind, "against": outcome.against, "reason": reason})
+
+
+def disagreement(agreed: Agreed) -> Estimate:
+    """Share of unlabelled clips that both answer otherwise, in percentage points, bounded by group."""
+    return percent(stats.agreement(agreed.disagrees, agreed.groups))
+
+
+# --- what no configuration has to ask for -------------------------------------------------------
+
+
+def judge_effect(one: Evidence, context: Context) -> RuleOutcome:
+    """Whether a candidate is faster than its own dense model at all; what is not has no reason to exist."""
+    found = ratio_of(one, "p50")
+    status = _status(found, 1.0, floor=False)
+    if status == "PASS" and found.high == 1.0:  # faster, not as fast
+        status = "INCONCLUSIVE"
+    reason = _say(EFFECT, status, found, "x") if status == "PASS" else f"not {EFFECT}: {_text(found, 'x')}"
+    outcome = _outcome(EFFECT, "latency_p50_ms", status, 1.0, found, "x", reason)
+    return _believed(outcome.model_copy(update={"kind": "effect", "against": "parent"}), EFFECT, context.restless)
 
 
 def judge_chance(reference: Evidence) -> RuleOutcome:
     """Whether the reference beats the answer "always the most frequent label": lower bound above 0 points."""
     pairs = pair_with_majority(reference, "test")
-    found = _points(stats.drop_interval(pairs), sign=-1) if pairs else Estimate(None, None, None, 0)
+    found = _gain(percent(stats.drop_interval(pairs))) if pairs else UNKNOWN
     status: Status = "PASS" if found.low is not None and found.low > 0 else "INCONCLUSIVE"
     words = f"{_text(found, 'points')} above the most frequent label"
     reason = words if status == "PASS" else f"reference not above chance: {words}"
-    return RuleOutcome(
-        rule="above the most frequent label",
-        metric="accuracy",
-        status=status,
-        value=found.value,
-        bound=0.0,
-        low=found.low,
-        high=found.high,
-        n=found.n,
-        unit="points",
-        reason=reason,
-    )
+    outcome = _outcome("above the most frequent label", "accuracy", status, 0.0, found, "points", reason)
+    return outcome.model_copy(update={"kind": "chance"})
 
 
-def judge_drop(rule: Rule, pairs: Paired | None) -> RuleOutcome:
-    """Paired non-inferiority by group, in points; undecidable below MIN_GROUPS groups and `min_clips`."""
-    if pairs is None:
-        return _unknown(rule, "points", "measured on other clips than the reference")
-    found = _points(stats.drop_interval(pairs))
-    outcome = _below(str(rule), rule.metric, rule.bound, found, "points")
-    return _decidable(outcome, pairs, rule.bound / 100)
+def judge_guardrail(one: Evidence, context: Context) -> RuleOutcome | None:
+    """Whether any class is proven to lose more than `guardrail_points` of its recall (Holm over the classes).
+
+    A guardrail fails on evidence of harm and is silent otherwise: with 125 clips a class could never prove the
+    absence of harm, so it never makes anything INCONCLUSIVE.
+    """
+    points, reference = context.rules.guardrail_points, context.reference
+    mine, theirs = one.answers.get("test"), reference.answers.get("test")
+    if points is None or one is reference or mine is None or theirs is None or not mine.same_clips(theirs):
+        return None
+    names = _classes(one, mine.labels)
+    found = stats.recall_guardrails(theirs.right, mine.right, mine.labels, mine.group, names, points / 100)
+    worst = min(found, key=lambda a: (1.0 if a.p is None else a.p, -(a.pairs.drop if a.pairs else -1.0)))
+    lost = percent(stats.drop_interval(worst.pairs)) if worst.pairs else UNKNOWN
+    harmed = [a.label for a in found if a.harmed]
+    told = f"{worst.label!r} lost {_text(lost, 'points')}"
+    if harmed:
+        reason = f"{RECALL} fails: proven to lose more than {points:g} points: {', '.join(harmed)}; {told}"
+    else:
+        reason = f"no class is proven to lose more than {points:g} points of its recall; nearest to it, {told}"
+    outcome = _outcome(RECALL, "recall", "FAIL" if harmed else "PASS", points, lost, "points", reason)
+    return outcome.model_copy(update={"kind": "guardrail", "against": "reference"})
 
 
-def judge_accuracy(rule: Rule, pairs: Paired | None) -> RuleOutcome:
-    """Accuracy itself against a floor, in per cent: the error rate must not exceed what the floor leaves."""
-    if pairs is None:
-        return _unknown(rule, "%", "no test clips")
-    errors = _points(stats.drop_interval(pairs))
-    below = _below(str(rule), rule.metric, 100 - rule.bound, errors, "%")
-    outcome = below.model_copy(
-        update={
-            "bound": rule.bound,
-            "value": _hundred_minus(errors.value),
-            "low": _hundred_minus(errors.high),
-            "high": _hundred_minus(errors.low),
-        }
-    )
-    accuracy = Estimate(outcome.value, outcome.low, outcome.high, outcome.n)
-    said = outcome.model_copy(update={"reason": _say(str(rule), outcome.status, accuracy, "%")})
-    return _decidable(said, pairs, 1 - rule.bound / 100)
+def _classes(one: Evidence, labels: NDArray[np.int64]) -> list[str]:
+    """A name for every class number: the measurement names those that have test clips, in their order."""
+    names = [f"class {k}" for k in range(int(labels.max()) + 1)]
+    facts = one.measurement.accuracy["test"]
+    for k, name in zip(np.unique(labels), facts.recall_per_class, strict=True):
+        names[k] = name
+    return names
 
 
-def _decidable(outcome: RuleOutcome, pairs: Paired, margin: float) -> RuleOutcome:
-    """A PASS on too few clips or groups is none; the reason gives the numbers that would do."""
-    clips = stats.min_clips(margin)
-    lacks = []
-    if clips is None or pairs.n < clips:
-        lacks.append(f"{pairs.n} test clips, {clips or 'no number'} would do")
-    if pairs.groups < MIN_GROUPS:
-        lacks.append(f"{pairs.groups} groups, {MIN_GROUPS} would do")
-    if outcome.status == "FAIL" or not lacks:
-        return outcome
-    found = Estimate(outcome.value, outcome.low, outcome.high, outcome.n)
-    reason = f"{_say(outcome.rule, 'INCONCLUSIVE', found, outcome.unit)}; undecidable: {'; '.join(lacks)}"
-    return outcome.model_copy(update={"status": "INCONCLUSIVE", "reason": reason})
+# --- numbers and words ------------------------------------------------------------------------
 
 
-def _below(rule: str, metric: str, bound: float, found: Estimate, unit: str) -> RuleOutcome:
-    """Proven at or below the bound, proven above it, or neither."""
-    status: Status = "INCONCLUSIVE"
-    if _is_known(found) and found.high is not None and found.low is not None:
-        if found.high <= bound:
-            status = "PASS"
-        elif found.low > bound:
-            status = "FAIL"
+def _status(found: Estimate, bound: float, floor: bool) -> Status:
+    """Proven on the right side of the bound (inclusive), proven on the wrong one, or neither."""
+    value, low, high = found.value, found.low, found.high
+    if value is None or low is None or high is None or not all(map(math.isfinite, (value, low, high))):
+        return "INCONCLUSIVE"
+    if (low >= bound) if floor else (high <= bound):
+        return "PASS"
+    return "FAIL" if ((high < bound) if floor else (low > bound)) else "INCONCLUSIVE"
+
+
+def _outcome(
+    rule: str, metric: str, status: Status, bound: float, found: Estimate, unit: str, reason: str
+) -> RuleOutcome:
     return RuleOutcome(
         rule=rule,
         metric=metric,
@@ -153,34 +177,14 @@ def _below(rule: str, metric: str, bound: float, found: Estimate, unit: str) -> 
         high=found.high,
         n=found.n,
         unit=unit,
-        reason=_say(rule, status, found, unit),
+        reason=reason,
     )
 
 
-def _unknown(rule: Rule, unit: str, reason: str) -> RuleOutcome:
-    outcome = _below(str(rule), rule.metric, rule.bound, Estimate(None, None, None, 0), unit)
-    return outcome.model_copy(update={"reason": f"{rule} is not proven: {reason}"})
-
-
-def _ratio(one: Evidence) -> Estimate:
-    assert one.samples
-    return stats.ratio_p50(one.samples.candidate_ns, one.samples.parent_ns)
-
-
-def _points(share: Estimate, sign: int = 1) -> Estimate:
-    """Shares to percentage points; sign -1 turns a drop into a gain."""
-    ends = [None if v is None else 100 * sign * v for v in (share.low, share.high)]
-    low, high = ends if sign > 0 else reversed(ends)
-    return Estimate(None if share.value is None else 100 * sign * share.value, low, high, share.n)
-
-
-def _hundred_minus(value: float | None) -> float | None:
-    return None if value is None else 100 - value
-
-
-def _is_known(found: Estimate) -> bool:
-    ends = (found.value, found.low, found.high)
-    return all(value is not None and math.isfinite(value) for value in ends)
+def _gain(drop: Estimate) -> Estimate:
+    """A drop turned round."""
+    value, low, high = (None if v is None else -v for v in (drop.value, drop.high, drop.low))
+    return Estimate(value, low, high, drop.n)
 
 
 def _say(rule: str, status: Status, found: Estimate, unit: str) -> str:
@@ -188,9 +192,13 @@ def _say(rule: str, status: Status, found: Estimate, unit: str) -> str:
     return f"{rule}{SAID[status]}: {_text(found, unit)}"
 
 
+def _found(outcome: RuleOutcome) -> str:
+    return _text(Estimate(outcome.value, outcome.low, outcome.high, outcome.n), outcome.unit)
+
+
 def _text(found: Estimate, unit: str) -> str:
     """`0.43 points [0.12, 0.81], n = 2650`."""
     if found.value is None:
-        return f"unknown: too few samples (n = {found.n})"
+        return f"unknown: too few samples (n = {found.n})" if found.n else "unknown"
     ends = "bounds unknown" if found.low is None or found.high is None else f"[{found.low:.4g}, {found.high:.4g}]"
     return f"{found.value:.4g} {unit} {ends}, n = {found.n}".replace("  ", " ")

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from framegate.bench import stats
+from framegate.gate.choose import Choice
 from framegate.gate.evidence import Evidence
-from framegate.gate.judge import Judged
-
-RESTLESS = 0.02  # of its own time, beyond the interval: three quiet processes stay within it
+from framegate.gate.judged import Judged
 
 
-def sentence(shipped: Judged | None, judged: Sequence[Judged], reference: Evidence) -> str:
+def sentence(
+    shipped: Judged | None,
+    winner: Judged | None,
+    why_not: str,
+    judged: Sequence[Judged],
+    reference: Judged,
+    tied: Sequence[str],
+    waived: Mapping[str, str],
+) -> str:
     """The verdict in one sentence."""
-    mine = next(one for one in judged if one.evidence is reference)
+    if winner is None:
+        return f"Nothing ships: no candidate is proven, nor is the reference {reference.name} ({reference.reason})."
     if shipped is None:
-        return f"Nothing ships: no candidate is proven, nor is the reference {mine.name} ({mine.reason})."
-    if shipped.evidence is reference:
+        return f"Nothing ships: {winner.name} was chosen, but {why_not}; what shipped before stays."
+    by = "".join(f"; waived: {rule} ({reason})" for rule, reason in waived.items())
+    if shipped.evidence is reference.evidence:
+        nothing = "nothing proven is faster by more than a tie" if tied else "nothing faster is proven"
         return (
-            f"{mine.name}, the reference itself, ships uncompressed: nothing faster is proven "
-            f"({_tally(judged, mine)}); accuracy {_accuracy(mine.evidence)}, {_p50(mine.evidence)} a step."
+            f"{reference.name}, the reference itself, ships uncompressed: {nothing} "
+            f"({_tally(judged, shipped)}); accuracy {_accuracy(shipped.evidence)}, {_p50(shipped.timed)} a step{by}."
         )
-    return f"{shipped.name} ships: {_speed(shipped.evidence)}, {_drop(shipped, mine)}."
+    return f"{shipped.name} ships: {_speed(shipped.timed)}, {_drop(shipped, reference)}{by}."
+
+
+def passed_over(name: str, barred: str | None, walked: bool, choice: Choice) -> str | None:
+    """Why one that is proven does not ship."""
+    if barred:
+        return None if barred == "the reference" else f"not shortlisted: {barred}"
+    if not walked:
+        return f"not tried: the walk from slow to fast stopped at {choice.walk[-1].name}" if choice.walk else None
+    if name in choice.tied and choice.winner:
+        return f"tied in time with {choice.winner.name}, which is preferred"
+    return None
 
 
 def does_not_pay(one: Evidence, others: Sequence[Evidence]) -> str | None:
@@ -43,31 +63,16 @@ def does_not_pay(one: Evidence, others: Sequence[Evidence]) -> str | None:
     return f"{kind} does not pay: {mine / theirs:.2f}x the time of {sibling}"
 
 
-def restless(reference: Evidence) -> str | None:
-    """A reference that is measurably unlike itself: the machine, not the model."""
-    if reference.samples is None or str(reference.name) != reference.name.parent:
-        return None
-    found = stats.ratio_p50(reference.samples.candidate_ns, reference.samples.parent_ns)
-    if found.low is None or found.high is None or (found.low <= 1 + RESTLESS and found.high >= 1 - RESTLESS):
-        return None
-    load = reference.measurement.host_conditions.get("load_1_5_15", ["unknown"])[0]
-    return (
-        f"this machine was restless: the reference took {found.value:.3f} [{found.low:.3f}, {found.high:.3f}] "
-        f"of its own time in the same processes (load {load})"
-    )
-
-
-def _speed(one: Evidence) -> str:
-    latency = one.measurement.latency
-    if latency is None or latency.ratio_p50 is None or str(one.name) == one.name.parent:
-        return f"{_p50(one)} a step"
-    parent = "unknown" if latency.parent_p50_ms is None else f"{latency.parent_p50_ms:.3f} ms"
-    return f"{1 / latency.ratio_p50:.1f}x faster than its dense parent ({_p50(one)} against {parent} a step)"
+def _speed(timed: Evidence) -> str:
+    latency = timed.measurement.latency
+    if latency is None or latency.ratio_p50 is None or str(timed.name) == timed.name.parent:
+        return f"{_p50(timed)} a step"
+    return f"{1 / latency.ratio_p50:.1f}x faster than its dense parent ({_p50(timed)} a step)"
 
 
 def _drop(shipped: Judged, reference: Judged) -> str:
     accuracy = f"accuracy {_accuracy(shipped.evidence)} against {_accuracy(reference.evidence)}"
-    drops = [found for found in shipped.outcomes if found.metric == "accuracy" and found.unit == "points"]
+    drops = [found for found in shipped.outcomes if (found.kind, found.against) == ("drop_max", "reference")]
     for found in drops:
         if found.value is not None and found.high is not None:
             return f"{accuracy} (drop {found.value:.1f}, at most {found.high:.1f} points; margin {found.bound:.1f})"
