@@ -18,9 +18,10 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from framegate.contract import Bundle, FramegateError, Measurement, Verdict
+from framegate.contract import FramegateError, Measurement, Verdict
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import RegisteredModel
     from pytorch_lightning.loggers import MLFlowLogger
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # table by table, at the first run
@@ -131,27 +132,42 @@ def candidate_metrics(measurement: Measurement | None) -> dict[str, float]:
     return {key: float(value) for key, value in values.items() if value is not None}
 
 
-def register(bundle: Bundle, verdict: Verdict) -> str:
-    """Register the whole Bundle as a new model version; gives the version."""
+# --- the registered model: what `promotion.registry.Registry` asks for ----------------------------
+
+
+def version_of(promotion: str) -> str | None:
+    """The registered version of a promotion (sha256 of its promotion.json); None when it is not registered."""
     with tracking() as client:
-        run = client.create_run(
-            experiment_id(client, CANDIDATES), run_name=f"ship {verdict.shipped}", tags={"verdict": "SHIPPED"}
-        )
-        client.log_artifacts(run.info.run_id, str(bundle.path), "bundle")
+        found = client.search_model_versions(f"name = '{MODEL}' and tags.promotion = '{promotion}'")
+    return max((str(one.version) for one in found), key=int, default=None)
+
+
+def register(folder: Path, name: str, tags: Mapping[str, str], description: str) -> str:
+    """Register a folder, whole, as a new model version, under a run called `name`; gives the version."""
+    with tracking() as client:
+        run = client.create_run(experiment_id(client, CANDIDATES), run_name=name, tags={"verdict": "SHIPPED"})
+        client.log_artifacts(run.info.run_id, str(folder), "bundle")
         client.set_terminated(run.info.run_id)
-        if not any(model.name == MODEL for model in client.search_registered_models(f"name = '{MODEL}'")):
+        if _model(client) is None:
             client.create_registered_model(MODEL)
-        version = client.create_model_version(
-            MODEL,
-            source=f"{run.info.artifact_uri}/bundle",
-            run_id=run.info.run_id,
-            tags={"bundle_digest": bundle.info.digest, "candidate": str(verdict.shipped)},
-            description=verdict.sentence,
-        )
+        source = f"{run.info.artifact_uri}/bundle"
+        version = client.create_model_version(MODEL, source, run.info.run_id, dict(tags), description=description)
         return str(version.version)
 
 
-def set_champion(version: str) -> None:
-    """Move the alias `champion` to a version."""
+def alias_version(alias: str) -> str | None:
+    """The version that an alias names; None when there is no such alias."""
     with tracking() as client:
-        client.set_registered_model_alias(MODEL, "champion", version)
+        model = _model(client)
+    found = model.aliases.get(alias) if model else None
+    return None if found is None else str(found)
+
+
+def set_alias(alias: str, version: str) -> None:
+    """Move an alias to a version."""
+    with tracking() as client:
+        client.set_registered_model_alias(MODEL, alias, version)
+
+
+def _model(client: MlflowClient) -> RegisteredModel | None:
+    return next(iter(client.search_registered_models(f"name = '{MODEL}'")), None)
