@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,21 @@ from framegate.contract import (
     Bundle,
     BundleInfo,
     ConfigError,
+    DataError,
     Lineage,
     Parity,
     ParityError,
     Precision,
+    Split,
     atomic_folder,
     sha256_file,
 )
+from framegate.folder import some
 from framegate.graph import exportable, graph_spec, trace_clip, trace_step
 from framegate.models.store import NetCard, count_macs, count_parameters
 from framegate.models.video import VideoNet, run_clip
 from framegate.quantize import quantize_graphs
-from framegate.runtime.session import open_session
+from framegate.runtime.session import INT8_CLIP_STEP, open_session
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,6 @@ Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 CHUNK = 16  # clips that run at once
-INT8_CLIP_STEP = 0.01  # logits: where batches round apart, a value becomes the next of 256 levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ExportClips:
-    """Real clips, u8 [n,T,H,W,3]."""
+    """Real clips, u8 [n,T,H,W,3]; DataError for a calibration clip of another split than the training's."""
 
     calibration: Frames  # of the training split only
     golden: Frames  # a few: they travel in the bundle
     parity: Frames
+    calibration_splits: Mapping[str, Split] = field(default_factory=dict)  # id -> split, in order
+
+    def __post_init__(self) -> None:
+        if leaked := [name for name, split in self.calibration_splits.items() if split != "train"]:
+            raise DataError(f"calibration on {some(leaked)}: not of the training split; take clips that are")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +165,12 @@ def _int8(
         raise ConfigError(f"precision 'int8': needs the fp32 bundle of the same net, got {got}; export fp32 first")
     exact = Graphs(onnx.load(fp32.path / "step.onnx"), onnx.load(fp32.path / "clip.onnx"))
     graphs = Graphs(*quantize_graphs(exact.step, exact.clip, clips.calibration))
+    made_from = {"parent": fp32.info.digest, "calibration": tuple(clips.calibration_splits)}
     info = fp32.info.model_copy(
         update={
             "name": f"{fp32.info.model}-{fp32.info.variant}-int8",
             "precision": "int8",
-            "lineage": fp32.info.lineage.model_copy(update={"parent": fp32.info.digest}),
+            "lineage": fp32.info.lineage.model_copy(update=made_from),
             "parity": int8_parity(exact, graphs, clips, settings.min_agreement),
         }
     )
@@ -283,6 +291,7 @@ def _write(out: Path, graphs: Graphs, info: BundleInfo, golden: Frames) -> Bundl
 def facts(info: BundleInfo) -> dict[str, str]:
     """What a lone .onnx says of itself: bundle.json without what is known only after the file is written."""
     body = info.model_dump(mode="json", exclude={"step", "clip_graph", "parity", "files", "digest"})
+    body["lineage"] = {key: body["lineage"][key] for key in ("dataset", "config", "weights", "parent")}
     return {key: text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for key, text in body.items()}
 
 

@@ -116,7 +116,7 @@ def build(root: Path, table: Path, shards: Path, spec: ClipSpec, settings: Index
     check_classes(used, splits)
     clips = tuple(_clip(member, splits[member.id], found[member.sha256]) for member in used)
     index = Index(
-        dataset=_dataset_digest(clips, flips),
+        dataset=dataset_digest(clips, flips),
         kind=folder.kind,
         spec=spec,
         labels=folder.labels,
@@ -220,7 +220,8 @@ def _clip(member: Member, split: Split, entry: Entry) -> Clip:
     )
 
 
-def _dataset_digest(clips: Sequence[Clip], flips: Mapping[str, str] | None) -> str:
+def dataset_digest(clips: Sequence[Clip], flips: Mapping[str, str] | None) -> str:
+    """Of contents, labels, groups, splits and flips."""
     facts = [(clip.id, clip.sha256, clip.label, clip.group, clip.split) for clip in clips]
     return digest_of({"clips": facts, "flips": flips})
 
