@@ -1,236 +1,201 @@
-"""Geometry of the scatter accuracy against step latency: where points, lines, ticks and labels go.
+"""Geometry of the scatter accuracy against p99: where points, intervals, lines, names and the Pareto front go.
 
-Pixels of a fixed canvas; the page draws them. Latency is logarithmic; the accuracy axis shows the band
-where the decision falls, and what lies below sits on its lower edge with an arrow. Labels are placed one by
-one where they cover least, with a line back to their point.
+Pixels of a canvas; the page draws them, on one canvas for a desk, one for a tablet and one for a phone. Latency is
+logarithmic; the accuracy axis shows the band where the decision falls, and what lies below sits in a lane under it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-Kind = Literal["pass", "fail", "inconclusive", "shipped"]
+from framegate.report.labels import FAR, NEAR, Label, Wanted, place
+from framegate.report.row import Kind
+from framegate.report.scale import Box, Canvas, Guide, LogScale, Scale, round_values
 
-WIDTH, HEIGHT = 960, 520
-LEFT, RIGHT, TOP, BOTTOM = 62, 24, 30, 52
-CHAR, LINE = 6.6, 16.0  # of a label, in px
+CANVASES = {
+    "wide": Canvas(1032, 500, 48, 1022, 34, 452),
+    "medium": Canvas(660, 450, 46, 652, 34, 402),
+    "narrow": Canvas(340, 400, 36, 336, 30, 352),
+}
 RADIUS = 6.0
+NAMED = 500  # px; on a narrower canvas only what ships and the reference are named, the others numbered
+LANE = 44  # px under the band, for what is less accurate
 BAND_POINTS = 4.0  # of accuracy shown below the floor
+TOP_ACCURACY = 100.4
 
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One candidate in units of the axes: ms, per cent."""
+    """One candidate in units of the axes: p99 in ms, accuracy in per cent, each with its one-sided bounds."""
 
+    number: int
     label: str
     title: str
-    p50_ms: float
+    p99_ms: float
+    p99_low: float | None
+    p99_high: float | None
     accuracy: float
     low: float | None
     high: float | None
     kind: Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle by its corners."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-
-    def overlap(self, other: Box) -> float:
-        """Area in common."""
-        wide = min(self.x1, other.x1) - max(self.x0, other.x0)
-        high = min(self.y1, other.y1) - max(self.y0, other.y0)
-        return wide * high if wide > 0 and high > 0 else 0.0
+    must: bool = False  # be named
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One candidate in px; `below`: it lies under the axis. `box` holds its label."""
+    """One candidate in px; `below`: it lies in the lane under the axis. `label`: where there is room for one."""
 
     dot: Dot
     x: float
     y: float
+    x_low: float
+    x_high: float
     y_low: float
     y_high: float
     below: bool
-    box: Box
-
-    @property
-    def line_end(self) -> tuple[float, float]:
-        """The point of the label's box that is nearest."""
-        return min(max(self.x, self.box.x0), self.box.x1), min(max(self.y, self.box.y0), self.box.y1)
-
-    @property
-    def is_far(self) -> bool:
-        """Whether the label needs a line."""
-        x, y = self.line_end
-        return math.hypot(x - self.x, y - self.y) > 2.2 * RADIUS
-
-
-@dataclass(frozen=True, slots=True)
-class Guide:
-    """A tick or a budget line: place in px, words."""
-
-    at: float
-    text: str
+    label: Label | None
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
     """Everything to draw."""
 
-    points: tuple[Point, ...]
+    canvas: Canvas
+    points: tuple[Point, ...]  # what ships last, on top
     x_ticks: tuple[Guide, ...]
     y_ticks: tuple[Guide, ...]
     floor: Guide | None
     budgets: tuple[Guide, ...]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = WIDTH - RIGHT
-    top: int = TOP
-    bottom: int = HEIGHT - BOTTOM
+    beyond: tuple[str, ...]  # budgets off the axis
+    front: str  # path of the Pareto front
+    base: float  # lower edge of the band, in px
+
+    @property
+    def allowed(self) -> Box | None:
+        """Where both the floor and the strictest budget hold."""
+        if self.floor is None:
+            return None
+        right = min((line.at for line in self.budgets), default=self.canvas.right)
+        return Box(self.canvas.left, self.canvas.top, right, max(self.floor.at, self.canvas.top))
 
 
-def chart(dots: Sequence[Dot], floor: float | None, budgets_ms: Sequence[tuple[float, str]]) -> Chart | None:
-    """Place everything; None without a point. `floor`: the lowest accuracy allowed, in per cent."""
-    dots = [dot for dot in dots if dot.p50_ms > 0 and math.isfinite(dot.p50_ms + dot.accuracy)]
+def charts(dots: Sequence[Dot], floor: float | None, budgets_ms: Sequence[float]) -> dict[str, Chart]:
+    """One chart per canvas; none without a point. `floor`: the lowest accuracy allowed, in per cent."""
+    dots = [dot for dot in dots if dot.p99_ms > 0 and math.isfinite(dot.p99_ms + dot.accuracy)]
     if not dots:
-        return None
-    across = _log_axis([dot.p50_ms for dot in dots], [ms for ms, _ in budgets_ms])
+        return {}
+    return {name: _chart(dots, floor, budgets_ms, canvas) for name, canvas in CANVASES.items()}
+
+
+def _chart(dots: Sequence[Dot], floor: float | None, budgets_ms: Sequence[float], canvas: Canvas) -> Chart:
+    across = _across(dots, budgets_ms, canvas)
     bottom, top = _band(dots, floor)
-    up = _Scale(bottom, top, HEIGHT - BOTTOM, TOP)
-    budgets = [Guide(across.at(math.log10(ms)), text) for ms, text in budgets_ms if across.holds(math.log10(ms))]
+    lane = LANE if any(dot.accuracy < bottom for dot in dots) else 0
+    up = Scale(bottom, top, canvas.bottom - lane, canvas.top)
+    budgets = tuple(Guide(across.at(ms), f"≤ {ms:g} ms") for ms in budgets_ms if across.holds(ms))
+    line = None if floor is None else Guide(up.clip(floor), f"floor {floor:.1f} %")
     return Chart(
-        points=_label(dots, across, up, bottom, budgets, floor),
-        x_ticks=tuple(Guide(across.at(math.log10(ms)), f"{ms:g}") for ms in _nice_ms(across)),
-        y_ticks=tuple(Guide(up.at(y), f"{y:g}") for y in _nice(bottom, top)),
-        floor=None if floor is None else Guide(up.at(floor), f"accuracy floor {floor:.1f} %"),
-        budgets=tuple(budgets),
+        canvas=canvas,
+        points=_points(dots, across, up, canvas, budgets, line),
+        x_ticks=across.ticks(),
+        y_ticks=tuple(Guide(up.at(y), f"{y:g}") for y in round_values(bottom, top)),
+        floor=line,
+        budgets=budgets,
+        beyond=tuple(_beyond(ms, dots) for ms in budgets_ms if not across.holds(ms)),
+        front=_front(dots, across, up, canvas),
+        base=up.px_low,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """Linear: values to px."""
-
-    low: float
-    high: float
-    px_low: float
-    px_high: float
-
-    def at(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.px_low + share * (self.px_high - self.px_low), 1)
-
-    def holds(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-
-def _log_axis(times_ms: Sequence[float], budgets_ms: Sequence[float]) -> _Scale:
-    """All points, and the budgets that are not far away."""
-    near = [ms for ms in budgets_ms if 0 < ms <= 3 * max(times_ms) and ms >= min(times_ms) / 3]
-    low, high = math.log10(min(*times_ms, *near, math.inf)), math.log10(max(*times_ms, *near, 0.0))
-    margin = max(0.08 * (high - low), 0.08)
-    return _Scale(low - margin, high + margin, LEFT, WIDTH - RIGHT)
+def _across(dots: Sequence[Dot], budgets_ms: Sequence[float], canvas: Canvas) -> LogScale:
+    """All points, most of their bounds, and the budgets that are not far away."""
+    times = [dot.p99_ms for dot in dots]
+    low, high = min(times), max(times)
+    ends = [end for dot in dots for end in (dot.p99_low, dot.p99_high) if end is not None and math.isfinite(end)]
+    shown = [end for end in ends if low / 1.6 <= end <= high * 1.6]
+    near = [ms for ms in budgets_ms if low / 3 <= ms <= 3 * high]
+    values = [*times, *shown, *near]
+    return LogScale.over(min(values), max(values), canvas.left, canvas.right, margin=0.06)
 
 
 def _band(dots: Sequence[Dot], floor: float | None) -> tuple[float, float]:
-    """From just under the lowest point, at most BAND_POINTS under the floor, to just over the highest bound."""
-    top = min(max(dot.high if dot.high is not None else dot.accuracy for dot in dots) + 0.5, 100.4)
-    lowest = min(dot.low if dot.low is not None else dot.accuracy for dot in dots)
-    anchor = floor if floor is not None else max(dot.accuracy for dot in dots)
-    bottom = max(lowest - 0.5, anchor - BAND_POINTS, 0.0)
-    return bottom, max(top, bottom + 2.0)
+    """From under the floor and all points near it, at most BAND_POINTS lower, to just over the highest bound."""
+    anchor = max(dot.accuracy for dot in dots) if floor is None else floor
+    top = min(max(_ends(dot)[1] for dot in dots) + 0.2, TOP_ACCURACY)
+    near = [dot for dot in dots if dot.accuracy >= anchor - BAND_POINTS]
+    lowest = min((_ends(dot)[0] for dot in near), default=anchor)
+    bottom = max(min(lowest, anchor) - 0.3, anchor - BAND_POINTS - 0.3, 0.0)
+    return bottom, max(top, bottom + 1.0)
 
 
-def _nice(low: float, high: float) -> list[float]:
-    """Five to nine round values."""
-    step = next(step for step in (0.25, 0.5, 1, 2, 5, 10, 20, 50) if (high - low) / step <= 9)
-    first = math.ceil(low / step)
-    return [step * i for i in range(first, math.floor(high / step) + 1)]
+def _ends(dot: Dot) -> tuple[float, float]:
+    """Lowest and highest of accuracy and its bounds."""
+    known = [end for end in (dot.accuracy, dot.low, dot.high) if end is not None]
+    return min(known), max(known)
 
 
-def _nice_ms(across: _Scale) -> list[float]:
-    """1-2-5 values within the axis."""
-    decades = range(math.floor(across.low), math.ceil(across.high) + 1)
-    return [m * 10.0**d for d in decades for m in (1, 2, 5) if across.holds(math.log10(m * 10.0**d))]
+def _beyond(ms: float, dots: Sequence[Dot]) -> str:
+    """A budget that would squeeze the points together if the axis went there."""
+    slowest = max(dot.p99_ms for dot in dots)
+    return f"budget {ms:g} ms →" if ms > slowest else f"← budget {ms:g} ms"
 
 
-# --- labels -----------------------------------------------------------------------------------
-
-
-def _label(
-    dots: Sequence[Dot], across: _Scale, up: _Scale, bottom: float, budgets: Sequence[Guide], floor: float | None
+def _points(
+    dots: Sequence[Dot], across: LogScale, up: Scale, canvas: Canvas, budgets: Sequence[Guide], floor: Guide | None
 ) -> tuple[Point, ...]:
-    """Shipped first, then from right to left: the earlier, the better the place."""
-    placed: list[Point] = []
-    spots = {id(dot): (across.at(math.log10(dot.p50_ms)), up.at(max(dot.accuracy, bottom))) for dot in dots}
-    bars = {id(dot): _bar(dot, up, bottom) for dot in dots}
-    lines = [Box(spots[key][0] - 2, high, spots[key][0] + 2, low) for key, (low, high) in bars.items()]
-    lines += [Box(guide.at - 3, TOP, guide.at + 3, HEIGHT - BOTTOM) for guide in budgets]
-    taken = [_around(x, y) for x, y in spots.values()]
-    if floor is not None:
-        lines.append(Box(LEFT, up.at(floor) - 3, WIDTH - RIGHT, up.at(floor) + 3))
-        taken.append(Box(WIDTH - RIGHT - 160, up.at(floor), WIDTH - RIGHT, up.at(floor) + LINE + 4))
-    for dot in sorted(dots, key=lambda dot: (dot.kind != "shipped", -dot.p50_ms, dot.label)):
-        x, y = spots[id(dot)]
-        below = dot.accuracy < bottom
-        text = f"{dot.label} ({dot.accuracy:.1f} %)" if below else dot.label
-        box = _best_box(x, y, CHAR * len(text), taken, lines)
-        taken.append(box)
-        placed.append(Point(dot, x, y, *bars[id(dot)], below, box))
-    return tuple(placed)
+    """The important ones get their names first and are drawn last."""
+    ranked = sorted(dots, key=lambda dot: (dot.kind != "shipped", not dot.must, dot.number))
+    wanted = [_wanted(dot, across, up, canvas) for dot in ranked]
+    bars = [_bars(dot, across, up) for dot in ranked]
+    lines = [Box(x0, w.y - 2, x1, w.y + 2) for w, (x0, x1, _, _) in zip(wanted, bars, strict=True)]
+    lines += [Box(w.x - 2, y1, w.x + 2, y0) for w, (_, _, y0, y1) in zip(wanted, bars, strict=True)]
+    lines += [Box(line.at - 2, canvas.top, line.at + 2, canvas.bottom) for line in budgets]
+    taken = [Box(canvas.left, up.px_low - 3, canvas.right, up.px_low + 3)] if up.px_low < canvas.bottom else []
+    if floor:
+        lines.append(Box(canvas.left, floor.at - 2, canvas.right, floor.at + 2))
+        taken.append(Box(canvas.right - 96, floor.at, canvas.right, floor.at + 20))
+    labels = place(wanted, canvas, taken, lines)
+    placed = [
+        Point(dot, w.x, w.y, *bar, dot.accuracy < up.low, label)
+        for dot, w, bar, label in zip(ranked, wanted, bars, labels, strict=True)
+    ]
+    return tuple(reversed(placed))
 
 
-def _bar(dot: Dot, up: _Scale, bottom: float) -> tuple[float, float]:
-    """Ends of the interval in px, within the axis."""
-    ends = [dot.accuracy if end is None else end for end in (dot.low, dot.high)]
-    return up.at(max(ends[0], bottom)), up.at(max(ends[1], bottom))
+def _wanted(dot: Dot, across: LogScale, up: Scale, canvas: Canvas) -> Wanted:
+    below = dot.accuracy < up.low
+    text = f"{dot.number} {dot.label}" + (f" ({dot.accuracy:.1f} %)" if below else "")
+    text = text if dot.must or canvas.width > NAMED else str(dot.number)
+    return Wanted(
+        text, str(dot.number), across.at(dot.p99_ms), _height(dot, up, canvas), RADIUS, FAR if dot.must else NEAR
+    )
 
 
-def _around(x: float, y: float) -> Box:
-    return Box(x - RADIUS - 2, y - RADIUS - 2, x + RADIUS + 2, y + RADIUS + 2)
+def _height(dot: Dot, up: Scale, canvas: Canvas) -> float:
+    """Within the band, or in the lane under it."""
+    return up.at(dot.accuracy) if dot.accuracy >= up.low else canvas.bottom - LANE / 3
 
 
-def _best_box(x: float, y: float, width: float, taken: Sequence[Box], lines: Sequence[Box]) -> Box:
-    """Where a text of `width` reads best: off points and labels, then off lines, then near."""
-    boxes = sorted(filter(_is_inside, _around_at(x, y, width)), key=lambda box: _distance(box, x, y))
-    best, least = boxes[0], math.inf
-    for box in boxes:
-        distance = _distance(box, x, y)
-        if distance >= least:
-            break
-        covered = sum(box.overlap(other) for other in taken)
-        crossed = sum(box.overlap(other) for other in lines)
-        if (cost := 50 * covered + 2 * crossed + distance) < least:
-            best, least = box, cost
-    return best
+def _bars(dot: Dot, across: LogScale, up: Scale) -> tuple[float, float, float, float]:
+    """Ends of both intervals in px, within the axes: left, right, lower, upper."""
+    left, right = (dot.p99_ms if end is None else end for end in (dot.p99_low, dot.p99_high))
+    lower, upper = (dot.accuracy if end is None else end for end in (dot.low, dot.high))
+    return across.at(left), across.at(right), up.clip(lower), up.clip(upper)
 
 
-def _around_at(x: float, y: float, width: float) -> Iterable[Box]:
-    """Boxes to the right, to the left and centred, up to a third of the canvas away."""
-    for dy in range(-160, 161, 8):
-        for dx in range(10, 250, 12):
-            for x0 in (x + dx, x - dx - width):
-                yield Box(x0, y + dy - LINE / 2, x0 + width, y + dy + LINE / 2)
-        if abs(dy) >= LINE:
-            yield Box(x - width / 2, y + dy - LINE / 2, x + width / 2, y + dy + LINE / 2)
+def pareto(dots: Sequence[Dot]) -> list[Dot]:
+    """From fast to slow those that nothing beats in both: each is more accurate than every faster one."""
+    front: list[Dot] = []
+    for dot in sorted(dots, key=lambda dot: (dot.p99_ms, -dot.accuracy, dot.number)):
+        if not front or dot.accuracy > front[-1].accuracy:
+            front.append(dot)
+    return front
 
 
-def _is_inside(box: Box) -> bool:
-    return box.x0 >= LEFT + 4 and box.x1 <= WIDTH - RIGHT and box.y0 >= TOP and box.y1 <= HEIGHT - BOTTOM
-
-
-def _distance(box: Box, x: float, y: float) -> float:
-    """From a point to a box; height counts more, and level with the point is best."""
-    across = min(max(x, box.x0), box.x1) - x
-    up = min(max(y, box.y0), box.y1) - y
-    return math.hypot(across, 1.5 * up) + 0.05 * abs((box.y0 + box.y1) / 2 - y)
+def _front(dots: Sequence[Dot], across: LogScale, up: Scale, canvas: Canvas) -> str:
+    """A staircase through the Pareto front, from the lower edge to the right one."""
+    spots = [(across.at(dot.p99_ms), _height(dot, up, canvas)) for dot in pareto(dots)]
+    steps = "".join(f"H{x:g}V{y:g}" for x, y in spots[1:])
+    return f"M{spots[0][0]:g} {canvas.bottom}V{spots[0][1]:g}{steps}H{across.inner.px_high:g}"
