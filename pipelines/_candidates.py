@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,20 @@ def _problems(declared: Candidates, config: dict[str, Any], models: list[str]) -
             yield f"engines: {name!r} is no exported fp32 bundle{nearest(name, bundles)}"
     for text, candidate in declared.candidates.items():
         yield from _candidate_problems(text, candidate, bundles)
+    for text in sorted(_parents(declared) - declared.candidates.keys()):
+        yield f"candidates: {text!r} is not declared, and others are timed beside it: nothing of them could be proven"
     reference = config["gate"]["reference"]
     if reference not in declared.candidates:
         yield f"candidates: gate.reference {reference!r} is not declared{nearest(reference, declared.candidates)}"
+
+
+def _parents(declared: Candidates) -> set[str]:
+    """The dense fp32 of every declared candidate's model; names that are wrong are told elsewhere."""
+    found = set()
+    for text in declared.candidates:
+        with contextlib.suppress(ConfigError):
+            found.add(CandidateName.parse(text).parent)
+    return found
 
 
 def _candidate_problems(text: str, candidate: Candidate, bundles: list[str]) -> Iterator[str]:

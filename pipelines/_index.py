@@ -33,3 +33,9 @@ def windows(reader: ShardReader, split: Split, count: int) -> NDArray[np.uint8]:
     length = reader.index.spec.frames
     rows = spread(reader.index.split(split), count)
     return np.stack([reader.window(i, centre_window(reader.index.clips[i].frames, length), length) for i in rows])
+
+
+def splits(reader: ShardReader, split: Split, count: int) -> dict[str, Split]:
+    """id -> split of the clips that `windows` gives, in order."""
+    clips = [reader.index.clips[i] for i in spread(reader.index.split(split), count)]
+    return {clip.id: clip.split for clip in clips}

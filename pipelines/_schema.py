@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from framegate.bench.measure import BenchSettings
+from framegate.bench.scenarios import camera_problems
+from framegate.bench.settings import BenchSettings
 from framegate.contract import ClipSpec, ConfigError, Record, nearest
 from framegate.gate import GateRules
 from framegate.index import IndexSettings
@@ -129,6 +130,20 @@ def parse(plain: Mapping[str, Any]) -> Config:
         return Config.model_validate(dict(plain))
     except ValidationError as error:
         raise ConfigError("\n".join(f"  {problem(e)}" for e in error.errors())) from None
+
+
+def scenario_problems(config: Config) -> list[str]:
+    """Rules on scenarios that nobody measures, which could never be proven; camera settings that contradict others."""
+    bench = config.bench
+    problems = [
+        f"gate.rules.{i}: {rule.metric} needs scenario {rule.needs}, which bench.scenarios does not measure; "
+        "choose bench: full or add it"
+        for i, rule in enumerate(config.gate.rules)
+        if rule.needs and getattr(bench.scenarios, rule.needs) is None
+    ]
+    if bench.scenarios.camera:
+        problems += camera_problems(bench.scenarios.camera, config.data.clip, bench.timeout_s)
+    return [f"  {text}" for text in problems]
 
 
 def problem(error: ErrorDetails) -> str:

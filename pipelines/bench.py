@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from framegate.bench.measure import measure
+from framegate.bench.processes import Bench
 from framegate.contract import CandidateName
 from pipelines._index import open_index, spread
 from pipelines._schema import Config
@@ -18,7 +19,7 @@ def bench(cfg: Config, out: Path) -> Facts:
     index, reader = open_index(cfg)
     videos = tuple(Path(cfg.data.root) / index.clips[i].id for i in spread(index.split("test"), PHASE_VIDEOS))
     bundle, parent = Path(cfg.need("bundle")), Path(cfg.need("parent"))
-    found = measure(name, bundle, parent, reader, cfg.bench, out, videos)
+    found = measure(Bench(name, bundle, parent, reader, cfg.bench, videos), out)
     facts: Facts = {"candidate": str(name), "status": found.status}
     if found.reason:
         facts["reason"] = found.reason

@@ -6,7 +6,7 @@ import yaml
 
 from framegate.contract import ConfigError, write_text
 from pipelines._candidates import check_candidates, read_candidates
-from pipelines._schema import parse
+from pipelines._schema import parse, scenario_problems
 from pipelines._stage import CONF, PARAMS, compose, readable_errors
 
 SECTIONS = ("data", "train", "variants", "export", "engine", "bench", "gate")
@@ -25,7 +25,7 @@ def composed() -> dict[str, Any]:
         targets |= {f"variants.{name}.passes.{i}": target for i, target in enumerate(variant.get("passes", []))}
     targets |= {f"train.{key}": config["train"].get(key, {}) for key in ("optimizer", "scheduler")}
     try:
-        parse(config)
+        problems += scenario_problems(parse(config))
     except ConfigError as error:
         problems.append(str(error))
     for place, target in targets.items():

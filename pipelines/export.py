@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from framegate.contract import REFUSED, Lineage, ParityError, atomic_folder, digest_of, write_json
-from pipelines._index import open_index, windows
+from pipelines._index import open_index, splits, windows
 from pipelines._schema import Config
 from pipelines._stage import Facts, log, stage
+
+GOLDEN_CLIPS = 4
 
 
 @stage("data", "export")
@@ -18,11 +20,18 @@ def export(cfg: Config, out: Path) -> Facts:
     index, reader = open_index(cfg)
     clips = ExportClips(
         calibration=windows(reader, "train", cfg.export.calibration_clips),
-        golden=windows(reader, "val", 4),
+        golden=windows(reader, "val", GOLDEN_CLIPS),
         parity=windows(reader, "val", cfg.export.parity_clips),
+        calibration_splits=splits(reader, "train", cfg.export.calibration_clips),
     )
     config = digest_of([card.model_dump(mode="json"), cfg.export.model_dump(mode="json")])
-    source = Source(net, card, Lineage(dataset=index.dataset, config=config, weights=card.weights_sha256))
+    lineage = Lineage(
+        dataset=index.dataset,
+        config=config,
+        weights=card.weights_sha256,
+        golden=tuple(splits(reader, "val", GOLDEN_CLIPS)),
+    )
+    source = Source(net, card, lineage)
     settings = ExportSettings(**cfg.export.model_dump())
     fp32 = export_bundle(source, "fp32", clips, out / f"{card.model}-{card.variant}-fp32", settings)
     facts: Facts = {"fp32": fp32.info.parity.model_dump(exclude_none=True)}

@@ -1,28 +1,54 @@
-"""Stage gate: measurements -> verdict, report and MLflow's comparison. Exits 0 also when nothing passes."""
+"""Stage gate: evidence -> verdict, report and MLflow's comparison, per host class. Exits 0 also when nothing passes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from framegate.contract import write_text
-from framegate.gate import decide, load_evidence
-from framegate.report import render
-from pipelines._candidates import read_candidates
+from framegate.contract import FramegateError, Verdict, sha256_file, write_json, write_text
+from framegate.gate import GateRules, decide, load_evidence
+from framegate.gate.case import Case, Sources, write_case
+from framegate.gate.ledger import open_test
+from framegate.index import Index, ShardReader
+from framegate.report import render, thumbnails, worst_clips
 from pipelines._schema import Config
-from pipelines._stage import Facts, stage
+from pipelines._sources import WORK, check_current, local_sources, other_hosts
+from pipelines._stage import Facts, log, stage
 
 
 @stage("gate")
 def gate(cfg: Config, out: Path) -> Facts:
-    """Write <out>/verdict.json and report.html; judges the declared candidates, never a folder listing."""
+    """Write <out>/verdict.json, report.html and evidence/; the same into <out>/hosts/<class>/, listed in hosts.json."""
     from framegate import track
 
-    names = read_candidates().candidates
-    evidence = load_evidence({name: Path("work/measurements") / name for name in names})
-    verdict = decide(evidence, cfg.gate)
-    measurements = [one.measurement for one in evidence]
-    verdict.write(out / "verdict.json")
-    write_text(out / "report.html", render(verdict, measurements))
-    track.log_candidates(verdict, measurements, out / "report.html")
+    index = Index.read(WORK / "index" / "index.json")
+    evidence = load_evidence(local_sources().measurements)
+    openings = open_test(out / "test_ledger.json", index, evidence, cfg.gate)
+    others = {}
+    for folder, sources in other_hosts(openings):
+        try:
+            check_current(sources, evidence, index)
+            others[folder] = judge(folder, sources, cfg.gate)
+        except FramegateError as error:  # another class's files decide nothing of this one's
+            log.warning("%s is not judged: %s", folder, error)
+    verdict = judge(out, local_sources(openings), cfg.gate, tuple(others.values()))
+    write_json(out / "hosts.json", {folder.name: sha256_file(folder / "verdict.json") for folder in others})
+    track.log_candidates(verdict, [one.measurement for one in evidence], out / "report.html")
     return {"shipped": verdict.shipped, "sentence": verdict.sentence, "report": str(out / "report.html")}
+
+
+def judge(folder: Path, sources: Sources, rules: GateRules, others: Sequence[Verdict] = ()) -> Verdict:
+    """One host class: what was decided, from the copy of the evidence that anybody can decide from again."""
+    write_case(folder / "evidence", sources)
+    case = Case.load(folder / "evidence", sources.measurements)
+    verdict = decide(case, rules)
+    verdict.write(folder / "verdict.json")
+    by_name = {str(one.name): one for one in case.evidence}
+    winner = by_name.get(verdict.shipped or verdict.reference)
+    worst = worst_clips(winner, by_name[verdict.reference]) if winner else []
+    reader = ShardReader(WORK / "index" / "index.json", WORK / "index" / "shards")
+    page = render(verdict, case.evidence, case.confirmation, thumbnails(worst, reader), others)
+    write_text(folder / "report.html", page)
+    log.info("%s: %s", folder, verdict.sentence)
+    return verdict
 
 
 if __name__ == "__main__":

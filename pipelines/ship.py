@@ -1,26 +1,40 @@
-"""Stage ship: the verdict's model into exports/shipped, then the registry, then the alias."""
+"""Stage ship: the verdict's model into exports/shipped, then the registry, then the alias; other host classes' too."""
 
+import json
 from pathlib import Path
 
 import yaml
 
-from framegate.contract import Bundle, Verdict
-from framegate.promotion import ship as promote
+from framegate.contract import FramegateError
+from framegate.promotion.origin import Origin
+from framegate.promotion.ship import ship as promote
 from pipelines._schema import Config
-from pipelines._stage import Facts, stage
+from pipelines._stage import Facts, log, stage
 
 
-@stage("bench")
+@stage()
 def ship(cfg: Config, out: Path) -> Facts:
-    """Write exports/shipped and `out` (promotion.json); exits non-zero when nothing is proven."""
+    """Write <out> (exports/promotion.json) and the folders beside it; exits non-zero when nothing is proven."""
     from framegate import track
 
-    exports, lock = Path("exports"), Path("dvc.lock")
-    promotion = promote(exports, yaml.safe_load(lock.read_text()) if lock.is_file() else {}, cfg.bench.threads)
-    version = track.register(Bundle.load(exports / "shipped"), Verdict.read(exports / "verdict.json"))
-    track.set_champion(version)
-    promotion.model_copy(update={"version": version}).write(out)
-    return {"shipped": promotion.candidate, "bundle": promotion.bundle[:12], "version": version}
+    lock, exports = Path("dvc.lock"), out.parent
+    origin = Origin.here(yaml.safe_load(lock.read_text()) if lock.is_file() else {})
+    done = promote(exports, origin, track)
+    for note in done.notes:
+        log.warning("%s", note)
+    for name in json.loads((exports / "hosts.json").read_text()):
+        other = exports / "hosts" / name
+        try:
+            theirs = promote(other, origin, track, exports)
+            log.info("%s: promotion %s: %s", other, theirs.promotion.number, theirs.promotion.candidate)
+        except FramegateError as error:  # another class's verdict decides nothing of this one's
+            log.warning("%s: %s", other, error)
+    return {
+        "shipped": done.promotion.candidate,
+        "promotion": done.promotion.number,
+        "bundle": done.promotion.bundle[:12],
+        "version": done.promotion.version,
+    }
 
 
 if __name__ == "__main__":

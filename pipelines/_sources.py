@@ -1,0 +1,54 @@
+"""Where the files of a decision lie: this host's, and those of every other host class that was brought back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from framegate.contract import DataError
+from framegate.gate import CaseFacts, Evidence, Sources, load_evidence
+from framegate.index import Index
+from framegate.promotion.record import FILE, SHIPPED, read_record
+from pipelines._candidates import read_candidates
+
+EXPORTS, WORK = Path("exports"), Path("work")
+HOSTS, AGREEMENT = WORK / "hosts", WORK / "agreement"
+
+
+def local_sources(openings: int = 1) -> Sources:
+    """Those of this host: the declared candidates, never a folder listing."""
+    return _sources(WORK / "measurements", WORK / "confirmation", EXPORTS, openings)
+
+
+def other_hosts(openings: int = 1) -> Iterator[tuple[Path, Sources]]:
+    """exports/hosts/<class> and its sources, for every class that `framegate collect` brought back."""
+    for folder in sorted(path for path in HOSTS.glob("[!.]*") if path.is_dir()):
+        exports = EXPORTS / "hosts" / folder.name
+        yield exports, _sources(folder, folder / "confirmation", exports, openings)
+
+
+def check_current(sources: Sources, here: Sequence[Evidence], index: Index) -> None:
+    """DataError when another host measured other data or other bundles than there are now."""
+    bundles = {str(one.name): one.bundle for one in here}
+    for one in load_evidence(sources.measurements):
+        told = one.measurement.inputs
+        if told and (told.get("index") != index.digest or bundles.get(str(one.name)) not in ("", told.get("bundle"))):
+            raise DataError(f"{one.name} was measured there before the data or its bundle changed; measure there again")
+
+
+def _sources(measurements: Path, confirmation: Path, exports: Path, openings: int) -> Sources:
+    shipped = exports / SHIPPED
+    now = read_record(shipped / FILE)
+    return Sources(
+        measurements={name: measurements / name for name in read_candidates().candidates},
+        confirmation=_with(confirmation, "measurement.json"),
+        champion=_with(shipped, "measurement.json"),
+        agreements={path.parent.name: path.parent for path in sorted(AGREEMENT.glob("*/agreement.json"))},
+        index=WORK / "index" / "index.json",
+        lock=Path("dvc.lock") if Path("dvc.lock").is_file() else None,
+        facts=CaseFacts(openings=openings, incumbent=now.candidate if now else None),
+    )
+
+
+def _with(folder: Path, file: str) -> Path | None:
+    return folder if (folder / file).is_file() else None
