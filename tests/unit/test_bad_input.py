@@ -172,9 +172,9 @@ def test_predict_ends_with_one_readable_line(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match=r"^error: .*gone\.mp4: no such file"):
-        main(["predict", str(tmp_path / "gone.mp4"), "--bundle", str(tiny_bundle)])
+        main(["predict", str(tmp_path / "gone.mp4"), "--bundle", str(tiny_bundle), "--accept-host"])
     with pytest.raises(SystemExit, match="no such folder"):
         main(["predict", "x.mp4", "--bundle", str(tmp_path / "nothing")])
-    main(["predict", str(render(tmp_path / "clip.mp4")), "--bundle", str(tiny_bundle), "--json"])
+    main(["predict", str(render(tmp_path / "clip.mp4")), "--bundle", str(tiny_bundle), "--accept-host", "--json"])
     segments = json.loads(capsys.readouterr().out)
     assert segments[0].keys() == {"start_s", "end_s", "label", "probability"}

@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from framegate.bench.camera import CameraSettings
+from framegate.bench.scenario import OfflineSettings, ServerSettings
+from framegate.bench.settings import BenchSettings, ScenarioSettings
+from framegate.bench.streams import StreamSettings
 from framegate.contract import ConfigError
 from pipelines import _candidates, compose
 from pipelines._candidates import check_candidates, read_candidates
-from pipelines._schema import parse
+from pipelines._schema import parse, scenario_problems
 from pipelines._stage import check_overrides, check_params
 from pipelines._stage import compose as hydra_compose
 
@@ -127,6 +131,82 @@ def test_a_pass_with_a_wrong_argument_is_found_before_anything_runs(monkeypatch:
         compose.composed()
     assert "did you mean 'ratio'" in str(caught.value)
     assert "did you mean 'weight_decay'" in str(caught.value)
+
+
+# --- scenarios ----------------------------------------------------------------------------------
+
+
+def full() -> dict:
+    return hydra_compose("config", ["bench=full"])
+
+
+def test_full_measures_everything_by_the_settings_of_the_code() -> None:
+    config = parse(full())
+    scenarios = config.bench.scenarios
+    assert scenarios == ScenarioSettings(
+        offline=OfflineSettings(), server=ServerSettings(), camera=CameraSettings(), streams=StreamSettings()
+    )
+    assert config.bench == BenchSettings(scenarios=scenarios, timeout_s=config.bench.timeout_s)
+    assert scenarios.camera and config.bench.timeout_s > scenarios.camera.timeout_s
+    assert scenario_problems(config) == []
+
+
+def test_the_frame_rate_of_full_is_that_of_the_clips() -> None:
+    config = hydra_compose("config", ["bench=full", "data.clip.fps=25"])
+    assert config["bench"]["scenarios"]["camera"]["fps"] == 25
+    check_overrides(["bench=full", "bench.scenarios.camera.deadline_ms=50"])
+    with pytest.raises(ConfigError, match="did you mean 'deadline_ms'"):
+        check_overrides(["bench=full", "bench.scenarios.camera.dedline_ms=50"])
+
+
+def composing(monkeypatch: pytest.MonkeyPatch, config: dict) -> dict:
+    """What compose makes of such a configuration."""
+    monkeypatch.setattr(
+        compose, "compose", lambda name, overrides=(): {**config, "model": hydra_compose(name)["model"]}
+    )
+    return compose.composed()
+
+
+NEEDING = [
+    {"metric": "streams", "min": 16},
+    {"metric": "latency_p99_ms", "max": 50, "scenario": "server"},
+    {"metric": "throughput_fps", "min": 100},
+    {"metric": "accuracy", "drop_max": 2, "scenario": "camera"},
+    {"metric": "false_alarms_per_hour", "max": 1},
+]
+
+
+def test_rules_on_scenarios_that_are_not_measured_are_all_named(monkeypatch: pytest.MonkeyPatch, config: dict) -> None:
+    rules = [*config["gate"]["rules"], *NEEDING, {"metric": "size_bytes", "max": 1e9}]
+    with pytest.raises(ConfigError) as caught:
+        composing(monkeypatch, {**config, "gate": {**config["gate"], "rules": rules}})
+    assert str(caught.value).splitlines() == [
+        f"  gate.rules.{i}: {metric} needs scenario {scenario}, which bench.scenarios does not measure; "
+        "choose bench: full or add it"
+        for i, metric, scenario in (
+            (4, "streams", "camera"),
+            (5, "latency_p99_ms", "server"),
+            (6, "throughput_fps", "offline"),
+            (7, "accuracy", "camera"),
+            (8, "false_alarms_per_hour", "streams"),
+        )
+    ]
+
+
+def test_rules_on_scenarios_are_composed_where_everything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = full()
+    config["gate"]["rules"] += NEEDING
+    assert composing(monkeypatch, config)["bench"]["scenarios"]["streams"]["background"] == "nothing"
+
+
+def test_camera_settings_that_contradict_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = full()
+    config["bench"]["scenarios"]["camera"] |= {"fps": 25, "search_seconds": 0.1}
+    config["bench"]["timeout_s"] = 900
+    with pytest.raises(ConfigError) as caught:
+        composing(monkeypatch, config)
+    for words in ("camera.fps is 25, data.clip.fps 10", "raise bench.timeout_s", "camera.search_seconds is 0.1"):
+        assert words in str(caught.value)
 
 
 def test_a_stage_refuses_parameters_that_dvc_did_not_compose(

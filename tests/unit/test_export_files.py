@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from framegate.contract import Bundle, ConfigError, Lineage, ParityError
+from framegate.contract import Bundle, ConfigError, DataError, Lineage, ParityError
 from framegate.export import ExportSettings, export_bundle
 from framegate.graph import check_symbolic
 from tests.exported import LABELS, LINEAGE, SETTINGS, SPEC, bundle, export_clips, source
@@ -43,6 +43,19 @@ def test_int8_names_its_parent() -> None:
     assert fp32.info.lineage == LINEAGE
     assert int8.info.lineage == LINEAGE.model_copy(update={"parent": fp32.info.digest})
     assert int8.info.parameters == fp32.info.parameters
+
+
+def test_int8_names_the_training_clips_that_it_was_calibrated_on(tmp_path: Path) -> None:
+    named = replace(export_clips(), calibration_splits={"up/1.mp4": "train", "up/2.mp4": "train"})
+    int8 = export_bundle(source("cnn_gru"), "int8", named, tmp_path / "int8", SETTINGS, bundle("cnn_gru"))
+    assert int8.info.lineage.calibration == ("up/1.mp4", "up/2.mp4")
+    assert "up/1.mp4" not in "".join(p.value for p in onnx.load(int8.path / "step.onnx").metadata_props)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_calibration_on_clips_of_another_split_is_refused(split: str) -> None:
+    with pytest.raises(DataError, match=r"'up/2[.]mp4': not of the training split"):
+        replace(export_clips(), calibration_splits={"up/1.mp4": "train", "up/2.mp4": split})
 
 
 def test_golden_clips_have_the_shapes_of_the_contract() -> None:

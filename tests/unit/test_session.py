@@ -53,6 +53,18 @@ def test_golden_logits_that_are_not_finite_do_not_open(tmp_path: Path) -> None:
         replay(FakeSession(LABELS, SPEC, weights=WEIGHTS * np.nan), bundle)
 
 
+def test_the_served_unit_is_replayed_first(tmp_path: Path) -> None:
+    sizes = []
+
+    class Spy(FakeSession):
+        def step(self, frames, state):  # type: ignore[no-untyped-def]
+            sizes.append(len(frames))
+            return super().step(frames, state)
+
+    replay(Spy(LABELS, SPEC, weights=WEIGHTS), make_bundle(tmp_path))
+    assert sizes == [1] * SPEC.frames + [4] * SPEC.frames
+
+
 @pytest.mark.skipif(CUDA, reason="an NVIDIA driver is here")
 @pytest.mark.parametrize("runtime", ["ort-cuda", "ort-tensorrt"])
 def test_cuda_without_a_gpu_is_unavailable_and_never_cpu(tiny_bundle: Path, runtime: str) -> None:
