@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from framegate.bench.collected import host_cases
 from framegate.contract import DataError
 from framegate.gate import CaseFacts, Evidence, Sources, load_evidence
 from framegate.index import Index
@@ -22,8 +23,8 @@ def local_sources(openings: int = 1) -> Sources:
 
 def other_hosts(openings: int = 1) -> Iterator[tuple[Path, Sources]]:
     """exports/hosts/<class> and its sources, for every class that `framegate collect` brought back."""
-    for folder in sorted(path for path in HOSTS.glob("[!.]*") if path.is_dir()):
-        exports = EXPORTS / "hosts" / folder.name
+    for name in host_cases(HOSTS):
+        folder, exports = HOSTS / name, EXPORTS / "hosts" / name
         yield exports, _sources(folder, folder / "confirmation", exports, openings)
 
 

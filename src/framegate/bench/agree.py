@@ -28,7 +28,8 @@ from framegate.contract import (
 )
 from framegate.folder import Folder, SourceFile, read_groups, some
 from framegate.gate.evidence import Agreed, Agreement
-from framegate.gate.metrics import MIN_GROUPS, percent, why_undecidable
+from framegate.gate.judge import disagreement
+from framegate.gate.metrics import MIN_GROUPS, why_undecidable
 from framegate.index import Index, centre_window
 from framegate.media import MediaLimits, is_image, is_video, read_clip
 from framegate.runtime.session import Floats, Session, open_session, run_clips
@@ -178,11 +179,6 @@ def write(agreed: Agreed, out: Path) -> Path:
 
 
 # --- what it proves ---------------------------------------------------------------------------
-
-
-def disagreement(agreed: Agreed) -> stats.Estimate:
-    """Its share in percentage points, bounded by group: what the gate's drop rule looks at."""
-    return percent(stats.agreement(agreed.disagrees, agreed.groups))
 
 
 def conclude(agreed: Agreed, margin: float) -> tuple[bool, str]:

@@ -6,10 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from framegate.bench.agree import Clips, Side, compare, conclude, disagreement, find_clips, write
+from framegate.bench.agree import Clips, Side, compare, conclude, find_clips, write
 from framegate.cli import EXIT_CODES
 from framegate.contract import Bundle, CandidateName, ConfigError, Verdict
 from framegate.gate.evidence import Agreed
+from framegate.gate.judge import disagreement
 from framegate.gate.rules import GateRules
 from framegate.index import Index
 
