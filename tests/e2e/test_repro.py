@@ -152,7 +152,8 @@ NOT_RUN = (
 )
 SHORTER = {  # the same commands on less: an hour as printed, or more than one bundle
     "framegate aa --runs 299": "framegate aa --runs 1 --pairs 2 --blocks 1 --calls 5",
-    "framegate bench model.onnx": "framegate bench model.onnx --processes 2 --pairs 2 --calls 11",
+    "framegate bench model.onnx other.onnx": "framegate bench model.onnx other.onnx --processes 2 --pairs 2 --calls 11",
+    "framegate bench model.onnx": "framegate bench model.onnx --processes 2 --calls 11",
     "framegate bench exports/* ": "framegate bench exports/cnn_gru-dense-fp32 --runtime ort-cpu --pairs 2 ",
 }
 JUDGES = ("framegate bench model", "framegate agree", "framegate report")  # exit codes 2 and 3 are answers as well
