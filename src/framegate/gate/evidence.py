@@ -77,12 +77,7 @@ class Evidence:
     @cached_property
     def fault(self) -> str | None:
         """What is wrong with a measurement that was made, by itself; None when nothing is."""
-        if self.samples is None:
-            return None
-        try:
-            return fault(self.name.runtime, self.measurement, self.samples)
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:  # numpy, on arrays of any kind
-            return f"samples are not of the shapes and kinds that they should be ({error})"
+        return None if self.samples is None else fault(self.name.runtime, self.measurement, self.samples)
 
     @cached_property
     def answers(self) -> dict[Split, Answers]:

@@ -25,7 +25,7 @@ DEVICES = {  # where a runtime must really have run: a silent fallback is anothe
     "tensorrt": "gpu",
 }
 TIMES = ("candidate_ns", "parent_ns", "solo_ns")
-SCENARIO_TIMES = ("offline_ns", "server_ns")  # of every call; a camera's frame may never be answered
+EXTRA_TIMES = ("offline_ns", "server_ns", "self_candidate_ns", "self_parent_ns")  # a camera's frame may stay unanswered
 
 
 def fault(runtime: str, found: Measurement, samples: Samples, judged: Samples | None = None) -> str | None:
@@ -33,13 +33,16 @@ def fault(runtime: str, found: Measurement, samples: Samples, judged: Samples | 
 
     A measurement of the latency alone has no accuracy run: its audited answers are compared with those of the first.
     """
-    return (
-        _wrong_session(runtime, found.session)
-        or _wrong_times(samples)
-        or _wrong_logits(samples)
-        or _wrong_audit(samples, samples if judged is None else judged)
-        or _wrong_facts(found, samples)
-    )
+    try:
+        return (
+            _wrong_session(runtime, found.session)
+            or _wrong_times(samples)
+            or _wrong_logits(samples)
+            or _wrong_audit(samples, samples if judged is None else judged)
+            or _wrong_facts(found, samples)
+        )
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:  # numpy, on arrays of any kind
+        return f"samples are not of the shapes and kinds that they should be ({error})"
 
 
 def _wrong_session(runtime: str, session: dict[str, Any]) -> str | None:
@@ -57,7 +60,7 @@ def _wrong_times(samples: Samples) -> str | None:
     if mine.ndim != 3 or mine.shape != theirs.shape or samples.solo_ns.ndim != 2 or not mine.size:
         return f"times have shapes {mine.shape}, {theirs.shape} and {samples.solo_ns.shape}; run bench again"
     arrays = {name: getattr(samples, name) for name in TIMES}
-    arrays |= {name: samples.extra[name] for name in SCENARIO_TIMES if name in samples.extra}
+    arrays |= {name: samples.extra[name] for name in EXTRA_TIMES if name in samples.extra}
     for name, array in arrays.items():
         if wrong := int((array <= 0).sum()):
             return f"clock went backwards or stood still: {wrong} of {array.size} times in {name} are not positive"
