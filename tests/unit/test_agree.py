@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from framegate.bench.agree import Side, compare, conclude, find_clips, write
+from framegate.bench.agree import Clips, Side, compare, conclude, find_clips, write
 from framegate.cli import main
 from framegate.cli.agree import margin_of
 from framegate.contract import Bundle, CandidateName, ConfigError, DataError, Verdict, sha256_file
@@ -20,6 +21,7 @@ from tests.bundles import WEIGHTS, make_bundle
 from tests.judged import DENSE, INT8
 
 MakeClip = Callable[..., Path]
+NONE = Clips((), 0, 0, False, "")
 
 
 def clips_of(root: Path, make_clip: MakeClip, count: int = 3) -> Path:
@@ -88,6 +90,10 @@ def test_a_folder_without_clips_is_an_error(tmp_path: Path) -> None:
         find_clips(tmp_path / "nowhere", None)
 
 
+def only(found: Clips, name: str) -> Clips:
+    return replace(found, clips=tuple(clip for clip in found.clips if clip.id == name))
+
+
 # --- what both say ----------------------------------------------------------------------------
 
 
@@ -97,7 +103,7 @@ def test_a_bundle_agrees_with_its_twin_and_not_with_one_that_swaps_channels(
     root = tmp_path / "clips"
     for number in range(4):
         make_clip(root / f"{number}.mp4", frames=6, pattern="halves", size=(64, 16 + 16 * number))
-    clips = find_clips(root, None).clips
+    clips = find_clips(root, None)
     agreed, skipped = compare(*sides(tmp_path / "same"), clips)
     assert (agreed.record.n, agreed.record.groups, agreed.record.disagreements, skipped) == (4, 4, 0, {})
     swapped, _ = compare(*sides(tmp_path / "swapped", WEIGHTS[::-1] * [[1.0, 1.0, 1.3]]), clips)
@@ -108,8 +114,7 @@ def test_a_bundle_agrees_with_its_twin_and_not_with_one_that_swaps_channels(
 def test_an_answer_that_is_not_finite_agrees_with_nothing() -> None:
     spoilt = Agreed(
         record(3, 3, 1),
-        np.array(["a", "b", "c"]),
-        np.array(["a", "b", "c"]),
+        *[np.array(["a", "b", "c"])] * 3,
         np.array([-1, 0, 1]),
         np.array([-1, 0, 1]),
     )
@@ -120,24 +125,24 @@ def test_a_clip_that_cannot_be_read_is_named_and_the_others_go_on(tmp_path: Path
     root = clips_of(tmp_path / "clips", make_clip)
     (root / "broken.mp4").write_bytes(b"not a video at all")
     make_clip(root / "short.mp4", frames=2, fps=10, pattern="noise", seed=99)
-    agreed, skipped = compare(*sides(tmp_path), find_clips(root, None).clips)
+    agreed, skipped = compare(*sides(tmp_path), find_clips(root, None))
     assert set(skipped) == {"broken.mp4", "short.mp4"} and "too short: 2 frames" in skipped["short.mp4"]
     assert agreed.record.n == 3 and "broken.mp4" not in agreed.ids
     with pytest.raises(DataError, match="none of 1 clips can be read"):
-        compare(*sides(tmp_path / "again"), [one for one in find_clips(root, None).clips if one.id == "broken.mp4"])
+        compare(*sides(tmp_path / "again"), only(find_clips(root, None), "broken.mp4"))
 
 
 def test_bundles_that_answer_other_questions_are_not_compared(tmp_path: Path) -> None:
     candidate, reference = sides(tmp_path)
     info = candidate.bundle.info.model_copy(update={"labels": ("x", "y", "z")})
     with pytest.raises(ConfigError, match="have other labels"):
-        compare(Side(candidate.name, Bundle(candidate.bundle.path, info)), reference, [])
+        compare(Side(candidate.name, Bundle(candidate.bundle.path, info)), reference, NONE)
     with pytest.raises(ConfigError, match="is the reference itself"):
-        compare(reference, reference, [])
+        compare(reference, reference, NONE)
 
 
 def test_what_was_written_is_read_back_by_the_gate(tmp_path: Path, make_clip: MakeClip) -> None:
-    agreed, _ = compare(*sides(tmp_path), find_clips(clips_of(tmp_path / "clips", make_clip), None).clips)
+    agreed, _ = compare(*sides(tmp_path), find_clips(clips_of(tmp_path / "clips", make_clip), None))
     folder = write(agreed, tmp_path / "agreement")
     again = Agreed.load(folder)
     assert folder.name == "tiny-pruned-fp32--ort-cpu" and again.ids.tolist() == agreed.ids.tolist()
@@ -163,6 +168,7 @@ def agreed(n: int, disagreements: int, groups: int) -> Agreed:
         record(n, groups, disagreements),
         names,
         np.array([f"g{i % groups}" for i in range(n)]),
+        names,
         tops,
         np.zeros(n, np.int64),
     )

@@ -15,6 +15,7 @@ from framegate.gate import Agreed, Agreement, Case, CaseFacts, Evidence, GateRul
 from framegate.gate.rules import RECALL
 from tests.evidence import (
     CLASSES,
+    INPUTS,
     PROCESSES,
     REFERENCE,
     RULES,
@@ -200,12 +201,13 @@ def agreed(n: int = 900, groups: int = 90, disagreements: int = 0, **changed: ob
         reference=REFERENCE,
         bundle=good().bundle,
         reference_bundle=make().bundle,
+        index=INPUTS["index"],
         n=n,
         groups=groups,
         disagreements=disagreements,
     )
     ids, of_groups = np.array([f"u{i}" for i in range(n)]), np.array([f"c{i % groups}" for i in range(n)])
-    return Agreed(record.model_copy(update=changed), ids, of_groups, other, top)
+    return Agreed(record.model_copy(update=changed), ids, of_groups, ids, other, top)
 
 
 FEW = {"n": 200, "groups": 20}
@@ -221,6 +223,8 @@ FEW = {"n": 200, "groups": 20}
         (agreed(groups=9), "INCONCLUSIVE", "9 groups, 10 would do"),
         (agreed(bundle="x"), "INCONCLUSIVE", "the agreement says nothing: it was made of other bundles"),
         (agreed(candidate="x"), "INCONCLUSIVE", "it compares x with"),
+        (agreed(index=""), "INCONCLUSIVE", "the clips that these models learnt from were not told apart"),
+        (agreed(index="other"), "INCONCLUSIVE", "it was made without their index"),
     ],
 )
 def test_agreement_on_unlabelled_clips_proves_what_few_labelled_ones_cannot(
@@ -237,7 +241,7 @@ def test_agreement_on_unlabelled_clips_proves_what_few_labelled_ones_cannot(
 def test_an_agreement_is_counted_again_from_its_samples() -> None:
     lied = agreed(disagreements=8)
     lied = replace(lied, record=lied.record.model_copy(update={"disagreements": 0}))
-    twice = replace(agreed(), ids=np.array(["u"] * 900))
+    twice = replace(agreed(), sha256=np.array(["u"] * 900))
     for one, words in ((lied, "its numbers do not follow"), (twice, "a clip stands in it twice")):
         found = judged(decided([make(**FEW), good(**FEW, lost=0)], agreements={GOOD: one}))
         assert found.status == "INCONCLUSIVE" and words in found.reason

@@ -42,16 +42,18 @@ class Unlabelled:
     id: str
     path: Path
     group: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """What a folder holds: each content once; `trained` were learnt from and prove nothing."""
+    """What a folder holds: each content once; `trained` were learnt from and prove nothing, as `index` says."""
 
     clips: tuple[Unlabelled, ...]
     duplicates: int
     trained: int
     grouped: bool  # by a groups.csv; else every file is its own group
+    index: str  # digest; empty without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,13 @@ def find_clips(root: Path, index: Index | None) -> Clips:
     contents = [(file, sha256_file(file.path)) for file in files]
     for file, sha256 in contents:
         if sha256 not in learnt:
-            seen.setdefault(sha256, Unlabelled(file.id, file.path, groups[file.id]))
+            seen.setdefault(sha256, Unlabelled(file.id, file.path, groups[file.id], sha256))
     trained = sum(sha256 in learnt for _, sha256 in contents)
     if not seen:
         told = f"{len(files)} found, {trained} of the training or validation split"
         raise DataError(f"{root}: no clip that can be asked ({told})")
-    return Clips(tuple(seen.values()), len(files) - trained - len(seen), trained, (root / "groups.csv").is_file())
+    grouped, digest = (root / "groups.csv").is_file(), index.digest if index else ""
+    return Clips(tuple(seen.values()), len(files) - trained - len(seen), trained, grouped, digest)
 
 
 def _is_hidden(name: str) -> bool:
@@ -96,9 +99,7 @@ def _is_hidden(name: str) -> bool:
 # --- answers ----------------------------------------------------------------------------------
 
 
-def compare(
-    candidate: Side, reference: Side, clips: Sequence[Unlabelled], threads: int = 1
-) -> tuple[Agreed, dict[str, str]]:
+def compare(candidate: Side, reference: Side, found: Clips, threads: int = 1) -> tuple[Agreed, dict[str, str]]:
     """Ask both about every clip; the answers, and id -> reason of the clips that cannot be read.
 
     ConfigError when they answer different questions; DataError when no clip can be read.
@@ -108,7 +109,7 @@ def compare(
     skipped: dict[str, str] = {}
     answered: list[tuple[Unlabelled, int, int]] = []
     try:
-        for clip in tqdm(clips, unit="clip", desc="agree", disable=not sys.stderr.isatty()):
+        for clip in tqdm(found.clips, unit="clip", desc="agree", disable=not sys.stderr.isatty()):
             try:
                 answered.append((clip, *_tops(mine, theirs, clip.path)))
             except MediaError as error:
@@ -117,8 +118,9 @@ def compare(
         mine.close()
         theirs.close()
     if not answered:
-        raise DataError(f"none of {len(clips)} clips can be read: {some(f'{k}: {v}' for k, v in skipped.items())}")
-    return _agreed(candidate, reference, answered), skipped
+        told = some(f"{name}: {reason}" for name, reason in skipped.items())
+        raise DataError(f"none of {len(found.clips)} clips can be read: {told}")
+    return _agreed(candidate, reference, answered, found.index), skipped
 
 
 def _check_same_question(candidate: Side, reference: Side) -> None:
@@ -152,7 +154,7 @@ def _top(logits: Floats) -> int:
     return int(logits[0].argmax()) if np.isfinite(logits).all() else -1
 
 
-def _agreed(candidate: Side, reference: Side, answered: Sequence[tuple[Unlabelled, int, int]]) -> Agreed:
+def _agreed(candidate: Side, reference: Side, answered: Sequence[tuple[Unlabelled, int, int]], index: str) -> Agreed:
     """The record with its numbers, over the answers that they follow from."""
     clips, mine, theirs = zip(*answered, strict=True)
     empty = Agreement(
@@ -160,11 +162,13 @@ def _agreed(candidate: Side, reference: Side, answered: Sequence[tuple[Unlabelle
         reference=str(reference.name),
         bundle=candidate.bundle.info.digest,
         reference_bundle=reference.bundle.info.digest,
+        index=index,
         n=0,
         groups=0,
         disagreements=0,
     )
-    arrays = np.array([c.id for c in clips]), np.array([c.group for c in clips]), np.array(mine), np.array(theirs)
+    told = (np.array([getattr(clip, name) for clip in clips]) for name in ("id", "group", "sha256"))
+    arrays = *told, np.array(mine), np.array(theirs)
     found = Agreed(empty, *arrays)
     numbers = {"n": len(found.ids), "groups": len(np.unique(found.groups)), "disagreements": int(found.disagrees.sum())}
     return Agreed(empty.model_copy(update=numbers), *arrays)

@@ -38,9 +38,10 @@ def run(parsed: argparse.Namespace) -> int:
     margin = parsed.margin if parsed.margin is not None else margin_of(verdict, candidate.name)
     index = open_index(parsed.index)
     if index is None:
-        print("no index is here: clips of the training split are not told apart; name it with --index", file=sys.stderr)
+        told_apart = "clips that the models learnt from are not told apart, so the gate will not count this"
+        print(f"no index is here: {told_apart}; name it with --index", file=sys.stderr)
     found = find_clips(parsed.folder, index)
-    agreed, skipped = compare(candidate, reference, found.clips, parsed.threads)
+    agreed, skipped = compare(candidate, reference, found, parsed.threads)
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
     folder = write(agreed, parsed.out)

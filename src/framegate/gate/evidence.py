@@ -166,7 +166,8 @@ def pair_with_majority(one: Evidence, split: Split) -> Paired | None:
 class Agreement(Record):
     """agreement.json: how often a candidate and the reference answer otherwise on clips that nobody labelled.
 
-    samples.npz beside it: ids, groups, candidate_top, reference_top, each [n].
+    samples.npz beside it: ids, groups, sha256, candidate_top, reference_top, each [n]. `index`: digest of the index
+    whose training and validation clips were left out; empty when there was none.
     """
 
     format: int = 1
@@ -174,6 +175,7 @@ class Agreement(Record):
     reference: str
     bundle: str  # digest of the candidate's
     reference_bundle: str
+    index: str = ""
     n: int
     groups: int
     disagreements: int
@@ -187,6 +189,7 @@ class Agreed:
     record: Agreement
     ids: NDArray[np.str_]  # [n]
     groups: NDArray[np.str_]  # [n]
+    sha256: NDArray[np.str_]  # [n], of the files
     candidate_top: NDArray[np.int64]  # [n], position of the top label; -1 where a logit was not finite
     reference_top: NDArray[np.int64]  # [n]
 
@@ -208,7 +211,9 @@ class Agreed:
             return f"it compares {said.candidate} with {said.reference}"
         if (said.bundle, said.reference_bundle) != (one.bundle, reference.bundle):
             return "it was made of other bundles"
-        if len(np.unique(self.ids)) < len(self.ids):
+        if not said.index or said.index != one.measurement.inputs.get("index"):
+            return "the clips that these models learnt from were not told apart: it was made without their index"
+        if len(np.unique(self.sha256)) < len(self.ids):
             return "a clip stands in it twice"
         if (said.n, said.groups, said.disagreements) != found:
             return "its numbers do not follow from its samples"
@@ -235,4 +240,4 @@ class Agreed:
             raise DataError(f"{path}: not readable ({error}); run `framegate agree` again") from error
 
 
-AGREED = ("ids", "groups", "candidate_top", "reference_top")
+AGREED = ("ids", "groups", "sha256", "candidate_top", "reference_top")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from framegate.bench.samples import SplitSamples
 from framegate.contract import Bundle, BundleError, CandidateName, Split
 from framegate.folder import some
+from framegate.gate.evidence import Agreed
 from framegate.index import Clip, Index, dataset_digest
 from framegate.verify.check import NotThere, guarded
 from framegate.verify.subject import CHAMPION, CONFIRMATION, Subject
@@ -75,6 +76,15 @@ def _of_split(got: SplitSamples | None, expected: dict[str, Clip], labels: tuple
         yield f"{len(wrong)} labels are not those of the index: {some(wrong)}"
     if wrong := [clip.id for row, clip in known if got.groups[row] != clip.group]:
         yield f"{len(wrong)} groups are not those of the index: {some(wrong)}"
+
+
+def unlabelled(subject: Subject) -> Iterator[str]:
+    """Clips of an agreement are not those that the models learnt from."""
+    learnt = {clip.sha256 for clip in subject.index.clips if clip.split != "test"}
+    for path in sorted((subject.evidence / "agreement").glob("*/agreement.json")):
+        found = Agreed.load(path.parent).sha256
+        if wrong := sum(str(one) in learnt for one in found):
+            yield f"agreement/{path.parent.name}: {wrong} of {len(found)} clips are of the training or validation split"
 
 
 def calibration(subject: Subject) -> Iterator[str]:
