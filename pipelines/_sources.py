@@ -16,16 +16,21 @@ EXPORTS, WORK = Path("exports"), Path("work")
 HOSTS, AGREEMENT = WORK / "hosts", WORK / "agreement"
 
 
-def local_sources(openings: int = 1) -> Sources:
+def local_sources() -> Sources:
     """Those of this host: the declared candidates, never a folder listing."""
-    return _sources(WORK / "measurements", WORK / "confirmation", EXPORTS, openings)
+    return _sources(WORK / "measurements", WORK / "confirmation", EXPORTS)
 
 
-def other_hosts(openings: int = 1) -> Iterator[tuple[Path, Sources]]:
-    """exports/hosts/<class> and its sources, for every class that `framegate collect` brought back."""
-    for name in host_cases(HOSTS):
+def other_hosts() -> Iterator[tuple[Path, Sources, list[str]]]:
+    """exports/hosts/<class> and its sources, for every class that `framegate collect` brought back.
+
+    And what was measured there and is declared nowhere: nobody asked the gate about it.
+    """
+    declared = read_candidates().candidates
+    for name, measured in host_cases(HOSTS).items():
         folder, exports = HOSTS / name, EXPORTS / "hosts" / name
-        yield exports, _sources(folder, folder / "confirmation", exports, openings)
+        sources = _sources(folder, folder / "confirmation", exports)
+        yield exports, sources, sorted(measured.keys() - set(declared))
 
 
 def check_current(sources: Sources, here: Sequence[Evidence], index: Index) -> None:
@@ -33,11 +38,13 @@ def check_current(sources: Sources, here: Sequence[Evidence], index: Index) -> N
     bundles = {str(one.name): one.bundle for one in here}
     for one in load_evidence(sources.measurements):
         told = one.measurement.inputs
+        if told and told.get("host_class") == here[0].measurement.inputs.get("host_class"):
+            raise DataError("it is of this very host class, which is judged by what was measured here")
         if told and (told.get("index") != index.digest or bundles.get(str(one.name)) not in ("", told.get("bundle"))):
             raise DataError(f"{one.name} was measured there before the data or its bundle changed; measure there again")
 
 
-def _sources(measurements: Path, confirmation: Path, exports: Path, openings: int) -> Sources:
+def _sources(measurements: Path, confirmation: Path, exports: Path) -> Sources:
     shipped = exports / SHIPPED
     now = read_record(shipped / FILE)
     return Sources(
@@ -47,7 +54,7 @@ def _sources(measurements: Path, confirmation: Path, exports: Path, openings: in
         agreements={path.parent.name: path.parent for path in sorted(AGREEMENT.glob("*/agreement.json"))},
         index=WORK / "index" / "index.json",
         lock=Path("dvc.lock") if Path("dvc.lock").is_file() else None,
-        facts=CaseFacts(openings=openings, incumbent=now.candidate if now else None),
+        facts=CaseFacts(incumbent=now.candidate if now else None),
     )
 
 

@@ -1,17 +1,20 @@
 """Stage gate: evidence -> verdict, report and MLflow's comparison, per host class. Exits 0 also when nothing passes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from framegate.contract import FramegateError, Verdict, sha256_file, write_json, write_text
 from framegate.gate import GateRules, decide, load_evidence
 from framegate.gate.case import Case, Sources, write_case
-from framegate.gate.ledger import open_test
+from framegate.gate.ledger import note_confirmation, open_test
 from framegate.index import Index, ShardReader
 from framegate.report import render, thumbnails, worst_clips
 from pipelines._schema import Config
 from pipelines._sources import WORK, check_current, local_sources, other_hosts
 from pipelines._stage import Facts, log, stage
+
+LEDGER = "test_ledger.json"
 
 
 @stage("gate")
@@ -20,19 +23,29 @@ def gate(cfg: Config, out: Path) -> Facts:
     from framegate import track
 
     index = Index.read(WORK / "index" / "index.json")
-    evidence = load_evidence(local_sources().measurements)
-    openings = open_test(out / "test_ledger.json", index, evidence, cfg.gate)
+    here, ledger = local_sources(), out / LEDGER
+    evidence = load_evidence(here.measurements)
+    openings = open_test(ledger, index, evidence, cfg.gate)
     others = {}
-    for folder, sources in other_hosts(openings):
+    for folder, sources, undeclared in other_hosts():
         try:
             check_current(sources, evidence, index)
-            others[folder] = judge(folder, sources, cfg.gate)
+            others[folder] = judge(folder, counted(sources, ledger, openings), cfg.gate)
         except FramegateError as error:  # another class's files decide nothing of this one's
             log.warning("%s is not judged: %s", folder, error)
-    verdict = judge(out, local_sources(openings), cfg.gate, tuple(others.values()))
+        if undeclared:
+            log.warning("%s: %s not judged: conf/candidates.yaml declares no such", folder, ", ".join(undeclared))
+    verdict = judge(out, counted(here, ledger, openings), cfg.gate, tuple(others.values()))
     write_json(out / "hosts.json", {folder.name: sha256_file(folder / "verdict.json") for folder in others})
     track.log_candidates(verdict, [one.measurement for one in evidence], out / "report.html")
     return {"shipped": verdict.shipped, "sentence": verdict.sentence, "report": str(out / "report.html")}
+
+
+def counted(sources: Sources, ledger: Path, openings: int) -> Sources:
+    """The same, with how often the test split was opened and the choice confirmed."""
+    confirmations = note_confirmation(ledger, sources)
+    facts = sources.facts.model_copy(update={"openings": openings, "confirmations": confirmations})
+    return replace(sources, facts=facts)
 
 
 def judge(folder: Path, sources: Sources, rules: GateRules, others: Sequence[Verdict] = ()) -> Verdict:

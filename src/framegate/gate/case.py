@@ -18,9 +18,10 @@ FILES = ("measurement.json", "samples.npz")
 
 
 class CaseFacts(Record):
-    """case.json: what is no measurement. `openings`: of the test split, this one included; `incumbent` ships now."""
+    """case.json: what is no measurement. As in `Case`."""
 
     openings: int = 1
+    confirmations: int = 1
     incumbent: str | None = None
 
 
@@ -29,7 +30,9 @@ class Case:
     """All that a decision is made from.
 
     `confirmation`: the chosen candidate's latency measured again in a fresh run. `champion`: the evidence archived
-    when the present champion shipped. `agreements`: by candidate. `incumbent`: the candidate that ships now.
+    when the present champion shipped. `agreements`: by candidate. `openings`: of the test split, this one included.
+    `confirmations`: how often the same measurement was confirmed, this one included. `incumbent`: the candidate that
+    ships now.
     """
 
     evidence: tuple[Evidence, ...]
@@ -37,6 +40,7 @@ class Case:
     champion: Evidence | None = None
     agreements: Mapping[str, Agreed] = field(default_factory=dict)
     openings: int = 1
+    confirmations: int = 1
     incumbent: str | None = None
 
     @classmethod
@@ -56,6 +60,7 @@ class Case:
             champion=_named_by_itself(sources.champion),
             agreements={name: Agreed.load(path) for name, path in sources.agreements.items()},
             openings=sources.facts.openings,
+            confirmations=sources.facts.confirmations,
             incumbent=sources.facts.incumbent,
         )
 

@@ -168,6 +168,11 @@ def _warnings(judged: Sequence[Judged], context: Context, case: Case) -> list[st
     found += [note for note in (context.restless, context.unfit) if note]
     if case.openings >= MANY_OPENINGS:
         found.append(f"the test split was opened {case.openings} times: what it proves wears off; take new clips")
+    if case.confirmation and case.confirmations > 1:
+        found.append(
+            f"the latency of {case.confirmation.name} was measured again {case.confirmations} times: what is repeated "
+            "until it holds confirms little"
+        )
     return found
 
 
