@@ -25,7 +25,7 @@ def ship(cfg: Config, out: Path) -> Facts:
     for name in json.loads((exports / "hosts.json").read_text()):
         other = exports / "hosts" / name
         try:
-            theirs = promote(other, origin, track, exports)
+            theirs = promote(other, origin, track)
             log.info("%s: promotion %s: %s", other, theirs.promotion.number, theirs.promotion.candidate)
         except FramegateError as error:  # another class's verdict decides nothing of this one's
             log.warning("%s: %s", other, error)

@@ -96,5 +96,5 @@ def test_another_host_class_ships_into_its_own_folder(two: Path) -> None:
     measured(two, A)
     shutil.copytree(two / "evidence", other / "evidence")
     shutil.copy(two / "verdict.json", other / "verdict.json")
-    done = ship(other, origin(3), NO_REGISTRY, two).promotion
+    done = ship(other, origin(3), NO_REGISTRY).promotion
     assert done.number == 1 and check_promotion(other / "shipped").candidate == A and shipped(two).candidate == B

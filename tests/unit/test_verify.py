@@ -19,10 +19,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from framegate.bench.samples import Samples, SplitSamples
 from framegate.cli import main
-from framegate.contract import ConfigError, Measurement, Skipped, Verdict, sha256_file
+from framegate.contract import ConfigError, Measurement, Skipped, Split, Verdict, sha256_file
 from framegate.dvclock import Lock, md5_of
 from framegate.gate import GateRules, decide
 from framegate.gate.case import Case, Sources, write_case
+from framegate.gate.evidence import Agreed, Agreement
 from framegate.index import Index, dataset_digest
 from framegate.promotion.origin import Origin
 from framegate.promotion.ship import rollback, ship
@@ -88,7 +89,7 @@ def with_test(samples: Samples, **arrays: np.ndarray) -> Samples:
 def test_what_the_pipeline_leaves_is_verified_and_left_alone(project: Project) -> None:
     before = md5_of(project.root)
     found = verify(project.exports)
-    assert failed(found) == {} and len(found) == 16
+    assert failed(found) == {} and len(found) == 17
     assert md5_of(project.root) == before
 
 
@@ -563,7 +564,7 @@ def with_host(project: Project, facts: dict) -> Path:
     write_case(host / "evidence", Sources(found, again, index=index_json, lock=project.root / "dvc.lock"))
     verdict = decide(Case.load(host / "evidence", list(found)), judged.RULES)
     verdict.write(host / "verdict.json")
-    ship(host, Origin("2026-01-31T12:00:00+00:00"), Skipped("no registry"), project.exports)
+    ship(host, Origin("2026-01-31T12:00:00+00:00"), Skipped("no registry"))
     return host
 
 
@@ -588,6 +589,49 @@ def test_a_signature_shows_who_shipped(project: Project, tmp_path: Path) -> None
     assert failed(verify(project.exports, key=public)) == {}
     sealed(project, INT8, lambda samples: replace(samples, solo_ns=samples.solo_ns - 1))
     assert set(failed(verify(project.exports, key=public))) == {"signature"}  # all else was sealed again
+
+
+def test_what_another_host_class_ships_is_signed_and_kept_as_well(project: Project, tmp_path: Path) -> None:
+    private, public = keys(tmp_path)
+    host = with_host(project, {**judged.HOST, "cores": 64})
+    for exports in (project.exports, host):
+        for folder in ("shipped", "promotions/1"):
+            sign(exports / folder, load_private(private))
+    assert failed(verify(project.exports, key=public)) == {}
+    for file in host.glob("*/*.sig"), host.glob("promotions/1/*.sig"):
+        for path in file:
+            path.unlink()
+    (host / "promotions/1/step.onnx").write_bytes(b"another")
+    found = [one for one in verify(project.exports, key=public) if one.status == "FAILED"]
+    assert {one.name.partition(": ")[2].split(":")[0] for one in found} == {"promotions", "signature"}
+    assert all(one.name.startswith(f"hosts/{host.name}") for one in found)
+
+
+# --- unlabelled clips -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("split", "problem"), [("test", None), ("train", "of the training or validation split")])
+def test_an_agreement_on_clips_that_were_learnt_from_is_refused(
+    project: Project, split: Split, problem: str | None
+) -> None:
+    index = Index.read(project.evidence / "index.json")
+    clips = [index.clips[i] for i in index.split(split)[:20]]
+    ids, groups, sha256 = (np.array([getattr(clip, name) for clip in clips]) for name in ("id", "group", "sha256"))
+    record = Agreement(
+        candidate=INT8,
+        reference=DENSE,
+        bundle="b",
+        reference_bundle="r",
+        index=index.digest,
+        n=20,
+        groups=20,
+        disagreements=0,
+    )
+    Agreed(record, ids, groups, sha256, np.zeros(20, int), np.zeros(20, int)).write(
+        project.evidence / "agreement" / INT8
+    )
+    told = failed(verify(project.exports)).get("agreement", "")
+    assert (problem or "") in str(told) and bool(told) == bool(problem)
 
 
 # --- files that are none ----------------------------------------------------------------------

@@ -43,6 +43,15 @@ def with_bundle(exports: Path, one: Evidence) -> Evidence:
     return replace(one, measurement=one.measurement.model_copy(update=changed))
 
 
+def test_another_host_class_has_its_challenger_from_the_same_bundles(exports: Path) -> None:
+    other = exports / "hosts" / "abcdefabcdef"
+    for name in ("evidence", "verdict.json"):
+        (exports / name).rename(other.mkdir(parents=True, exist_ok=True) or other / name)
+    waived = [word for rule in (RULE, RECALL) for word in ("--waive", rule, "--reason", "a week of trial")]
+    main(["ship", *waived, "--exports", str(other)])
+    assert check_promotion(other / "challenger").candidate == FAST
+
+
 @pytest.mark.parametrize("rule", [RULE, RULE.replace("≤", "<=")])
 def test_what_a_waived_rule_kept_out_ships_as_the_challenger(
     exports: Path, capsys: pytest.CaptureFixture[str], rule: str

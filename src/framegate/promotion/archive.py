@@ -23,7 +23,7 @@ from framegate.contract import (
     sha256_file,
     write_bytes,
 )
-from framegate.promotion.record import CHALLENGER, FILE, SHIPPED, Promotion, archive_of
+from framegate.promotion.record import CHALLENGER, FILE, SHIPPED, Promotion, archive_of, bundles_of
 from framegate.signature import SigningKey, sign
 
 MEASUREMENT, SAMPLES, VERDICT = "measurement.json", "samples.npz", "verdict.json"
@@ -44,11 +44,11 @@ class Winner:
         return int(self.measurement.session["threads"])
 
 
-def find_winner(exports: Path, bundles: Path, verdict: Verdict, candidate: str) -> Winner:
+def find_winner(exports: Path, verdict: Verdict, candidate: str) -> Winner:
     """The candidate's bundle and evidence.
 
     DataError when exports/evidence lacks it or holds another measurement than was judged; BundleError when the bundle
-    in `bundles` is not the one that was measured.
+    is not the one that was measured.
     """
     name, folder = CandidateName.parse(candidate), exports / "evidence" / candidate
     if not (folder / MEASUREMENT).is_file():
@@ -57,7 +57,7 @@ def find_winner(exports: Path, bundles: Path, verdict: Verdict, candidate: str) 
         measurement = checked_measurement(folder, verdict.measurements.get(candidate))
     except DataError as error:
         raise DataError(f"{error}; run `dvc repro` to judge and ship the same") from None
-    bundle = Bundle.load(bundles / name.bundle)
+    bundle = Bundle.load(bundles_of(exports) / name.bundle)
     judged = measurement.inputs.get("bundle") if candidate != verdict.shipped else verdict.bundle
     for whose, digest in (("measured", measurement.inputs.get("bundle")), ("verdict judged", judged)):
         if bundle.info.digest != digest:

@@ -97,6 +97,16 @@ def digest_in(folder: Path) -> str | None:
     return sha256_file(folder / FILE) if (folder / FILE).is_file() else None
 
 
+def is_of_host(exports: Path) -> bool:
+    """Whether the folder is exports/hosts/<class12>, of another host class."""
+    return exports.parent.name == "hosts"
+
+
+def bundles_of(exports: Path) -> Path:
+    """The folder of the exported bundles: `exports` itself; all host classes share those of exports/."""
+    return exports.parent.parent if is_of_host(exports) else exports
+
+
 def alias_of(exports: Path) -> str:
     """The registry's alias for what ships: `champion`, or `champion-<class12>` under exports/hosts/<class12>."""
-    return f"champion-{exports.name}" if exports.parent.name == "hosts" else "champion"
+    return f"champion-{exports.name}" if is_of_host(exports) else "champion"

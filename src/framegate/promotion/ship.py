@@ -48,10 +48,9 @@ class Shipment:
     notes: tuple[str, ...] = ()
 
 
-def ship(exports: Path, origin: Origin, registry: Registry | Skipped, bundles: Path | None = None) -> Shipment:
+def ship(exports: Path, origin: Origin, registry: Registry | Skipped) -> Shipment:
     """Archive and ship the model that exports/verdict.json names; while held, leave the held one and say so.
 
-    `bundles`: the folder of the exported bundles, `exports` unless it is another host class that ships.
     NothingShipped when the verdict names none, by waivers only, or another ship is at work: what shipped stays.
     BundleError, DataError: the bundle or the evidence is not what was judged.
     """
@@ -67,7 +66,7 @@ def ship(exports: Path, origin: Origin, registry: Registry | Skipped, bundles: P
             )
         if hold := read_hold(exports):
             return _settle(exports, hold.promotion, registry, (_kept(exports, hold, verdict),))
-        winner = find_winner(exports, bundles or exports, verdict, verdict.shipped)
+        winner = find_winner(exports, verdict, verdict.shipped)
         return _settle(exports, _archive(exports, winner, verdict, origin), registry)
 
 
@@ -85,7 +84,7 @@ def challenge(
     rules = "; ".join(f"{waiver.rule} ({waiver.reason})" for waiver in verdict.waived)
     sentence = f"{one.candidate} is a challenger, by waiving {rules}: {one.reason}."
     with locked(exports):
-        winner, text = find_winner(exports, exports, verdict, one.candidate), verdict.to_json().encode()
+        winner, text = find_winner(exports, verdict, one.candidate), verdict.to_json().encode()
         promotion = _record(winner, verdict, sha256_bytes(text), origin, digest_in(exports / SHIPPED))
         promotion = promotion.model_copy(update={"sentence": sentence})
         with atomic_folder(exports / CHALLENGER) as empty:

@@ -20,6 +20,7 @@ OF_A_VERDICT: Checks = {
     "evidence: all of it was judged": decision.unnamed,
     "clips: ids, labels and groups are the index's": data.clips,
     "data set: its digest follows from its clips, nothing is in two splits": data.dataset,
+    "agreement: no clip that was learnt from": data.unlabelled,
     "answers: what was timed is what was judged": measured.answers,
     "bundles: whole, and those that were measured": origin.bundles,
     "calibration: no clip of the test split": data.calibration,
@@ -46,14 +47,11 @@ def verify(exports: Path, lock: Path | None = None, key: Path | None = None) -> 
     if first.status != "ok":
         return [first]
     found = [first, *_of(Subject(exports, exports), OF_A_VERDICT | OF_DVC), *_own_lock(exports, lock)]
-    found.append(check("promotions: every archived one is whole", shipped.promotions(exports)))
+    found += _kept(exports, key)
     for folder in sorted(path for path in (exports / "hosts").glob("*") if path.is_dir()):
         of_host = {"host: the folder is named by its class": origin.named} | OF_A_VERDICT
-        found += [
-            replace(one, name=f"hosts/{folder.name}: {one.name}") for one in _of(Subject(folder, exports), of_host)
-        ]
-    if key:
-        found.append(check("signature: by the owner of the key", shipped.signature(exports, key)))
+        theirs = [*_of(Subject(folder, exports), of_host), *_kept(folder, key)]
+        found += [replace(one, name=f"hosts/{folder.name}: {one.name}") for one in theirs]
     return found
 
 
@@ -61,6 +59,12 @@ def _of(subject: Subject, checks: Checks) -> list[Check]:
     """Those of one verdict; only that it cannot be read when it cannot."""
     readable = check("verdict: readable", subject.problems_of_verdict())
     return [readable, *(check(name, work(subject)) for name, work in checks.items() if readable.status == "ok")]
+
+
+def _kept(root: Path, key: Path | None) -> list[Check]:
+    """What shipped there, ever; who signed what ships there now."""
+    signed = [check("signature: by the owner of the key", shipped.signature(root, key))] if key else []
+    return [check("promotions: every archived one is whole", shipped.promotions(root)), *signed]
 
 
 def _own_lock(exports: Path, lock: Path | None) -> list[Check]:
