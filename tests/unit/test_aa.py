@@ -74,7 +74,7 @@ def made(ratio: float, slow: float | None = None, seed: int = 0) -> Run:
 
 
 def plan(**changed: object) -> Plan:
-    return Plan(runs=4, bundle="b", runtime="ort-cpu", host_class="h", **changed)
+    return Plan(runs=4, bundle="b", runtime="ort-cpu", host_class="h", pairs=10, **changed)
 
 
 def test_alarms_are_differences_beyond_the_margin_that_are_proven() -> None:

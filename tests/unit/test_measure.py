@@ -211,7 +211,7 @@ def test_a_slowed_session_answers_the_same_and_takes_its_share_more() -> None:
     slow = Slowed(FakeSession(LABELS, SPEC), 0.5, clock=lambda: next(times))
     frames, state = color_clips([0])[:, 0], slow.init_state(1)
     assert np.array_equal(slow.step(frames, state)[0], FakeSession(LABELS, SPEC).step(frames, state)[0])
-    assert next(times) == 300  # asked at 0, at 100 when it was done, at 200 when 150 had passed
+    assert next(times) == 400  # asked at 0, at 100 when it was done: 50 more from 200, over when asked at 300
 
 
 def test_the_state_is_fed_back_and_starts_anew_with_each_clip() -> None:

@@ -42,7 +42,7 @@ class Plan(Record):
     bundle: str  # digest
     runtime: str
     host_class: str  # digest
-    pairs: Annotated[int, Field(ge=2)] = 10
+    pairs: Annotated[int, Field(ge=2)] = 20
     blocks: Count = 8
     calls: Count = 50
     threads: Count = 1

@@ -86,7 +86,8 @@ class Slowed:
     def step(self, frames: Frames, state: Floats) -> tuple[Floats, Floats]:
         start = self._clock()
         found = self._inner.step(frames, state)
-        end = start + round((self._clock() - start) * (1 + self._share))
+        more = round((self._clock() - start) * self._share)
+        end = self._clock() + more
         while self._clock() < end:
             pass
         return found

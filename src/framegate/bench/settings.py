@@ -35,7 +35,7 @@ class BenchSettings(Record):
     accuracy_threads: Count = 2
     batch: Count = 16
     seed: int = 0
-    confirm_pairs: Count = 10
+    confirm_pairs: Count = 20
     scenarios: ScenarioSettings = ScenarioSettings()
     timeout_s: Annotated[float, Field(gt=0)] = 900.0
 

@@ -67,9 +67,11 @@ def pair(job: Job, stream: BufferedReader) -> Result:
     for side in order:
         where = (job.bundle, job.runtime) if side == "candidate" else (job.parent, job.parent_runtime)
         opened[side] = open_session(*where, job.threads)
-    candidate = Slowed(opened["candidate"], job.slowdown) if job.slowdown else opened["candidate"]
+    sides = [opened["candidate"], opened["parent"]]
+    if job.slowdown:  # the parent by nothing: what slowing down itself costs is in both times
+        sides = [Slowed(session, share) for session, share in zip(sides, (job.slowdown, 0.0), strict=True)]
     clips = _clips(job)
-    mine, theirs = (Lane(session, clips, time.perf_counter_ns) for session in (candidate, opened["parent"]))
+    mine, theirs = (Lane(session, clips, time.perf_counter_ns) for session in sides)
     found = time_pair(mine, theirs, job.blocks, job.calls, job.seed)
     return opened["candidate"], {
         "candidate_ns": found.candidate_ns,

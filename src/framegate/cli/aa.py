@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, required=True, metavar="N", help="fixed before the first one; 1 to 10000")
     parser.add_argument("--bundle", type=Path, help="default: that of the reference in exports/verdict.json")
     parser.add_argument("--runtime", choices=list(RUNTIMES), default="ort-cpu")
-    parser.add_argument("--pairs", type=int, default=10, help="fresh processes of a run (default: 10)")
+    parser.add_argument("--pairs", type=int, default=20, help="fresh processes of a run (default: 20)")
     parser.add_argument("--blocks", type=int, default=8, help="AB/BA blocks of a process (default: 8)")
     parser.add_argument("--calls", type=int, default=50, help="calls of a block (default: 50)")
     parser.add_argument("--threads", type=int, default=1)
