@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from pathlib import Path
 
 from framegate.bench.collected import CLASS
 from framegate.bench.elsewhere import confirm, make_plan, measure_all
@@ -26,7 +27,7 @@ def run(parsed: argparse.Namespace) -> int:
         raise ConfigError(f"bench of bundles: {', '.join(ignored)} is for ONNX files; conf/bench says it for bundles")
     runtimes = [name for name in (parsed.runtime or "").split(",") if name]
     changes = {name: getattr(parsed, name) for name in SETTINGS}
-    plan = make_plan(parsed.paths, parsed.out, parsed.index, runtimes, changes)
+    plan = make_plan(parsed.paths, parsed.out, parsed.index or Path("work/index"), runtimes, changes)
     found = []
     for one, line in measure_all(plan):
         found.append(one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from framegate.contract import ConfigError
 from framegate.runtime.session import RUNTIMES
 
 
@@ -19,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, dest="timeout_s", metavar="S", help="of one process; default: 600")
     parser.add_argument("--json", action="store_true", help="print JSON")
     bundles = parser.add_argument_group("bundles")
-    bundles.add_argument("--index", type=Path, default=Path("work/index"), metavar="DIR", help="default: work/index")
+    bundles.add_argument("--index", type=Path, metavar="DIR", help="default: work/index")
     onnx = parser.add_argument_group("ONNX files", "exit codes of two: 0 faster, 2 slower, 3 cannot tell")
     onnx.add_argument("--input", type=Path, action="append", default=[], metavar="NPZ", help="arrays by input name")
     onnx.add_argument("--shape", action="append", default=[], metavar="NAME=1,3,224,224", help="of a dynamic input")
@@ -33,6 +34,8 @@ def run(parsed: argparse.Namespace) -> int:
     if all(path.suffix == ".onnx" for path in parsed.paths):
         from framegate.bench.foreign import command
 
+        if parsed.index:
+            raise ConfigError("bench of ONNX files: --index is for bundles")
         return command.run(parsed)
     from framegate.cli import _bundles
 
