@@ -1,5 +1,6 @@
 """The gate: what never passes, what ships, and in which words."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,37 @@ def test_few_clips_name_what_they_can_decide_and_what_would_do() -> None:
     reason = judged(decided([make(**few), good(**few, lost=0)])).reason
     assert "undecidable: 200 clips decide 1.5 points at best, 299 would do" in reason
     assert "framegate agree FOLDER compares both on unlabelled clips" in reason
+
+
+def test_what_is_not_proven_says_what_would_prove_it() -> None:
+    one = judged(decided([make(), good(lost=20)]))
+    assert one.status == "INCONCLUSIVE"
+    told = re.search(r"(\d+) clips of (\d+) groups like these would prove it; one that loses nothing", one.reason)
+    assert told
+    clips, groups = map(int, told.groups())
+    more = clips / 2600
+    assert groups == math.ceil(40 * more) and 1.1 < more < 4
+    assert "would prove it" not in judged(decided([make(), good(lost=30)])).reason  # 1.2 points are no one point
+
+
+def test_a_loss_that_one_camera_carries_is_shown_without_it() -> None:
+    def losing(clips: np.ndarray) -> Evidence:
+        one = good(lost=0)
+        assert one.samples
+        test = one.samples.splits["test"]
+        lost = np.flatnonzero(test.right & clips)[:20]
+        logits = test.logits.copy()
+        logits[lost] = np.roll(logits[lost], 1, axis=1)
+        splits = {**one.samples.splits, "test": replace(test, logits=logits)}
+        audited = {"audit_ids": test.ids[-16:], "audit_logits": logits[-16:]}
+        return of(GOOD, replace(one.samples, splits=splits, **audited), one.measurement.inputs)
+
+    groups = good().samples.splits["test"].groups  # type: ignore[union-attr]
+    assert (
+        "few groups decide it: 0 points without g7, 0.79 points without"
+        in judged(decided([make(), losing(groups == "g7")])).reason
+    )
+    assert "few groups" not in judged(decided([make(), losing(np.ones(len(groups), bool))])).reason
 
 
 def agreed(n: int = 900, groups: int = 90, disagreements: int = 0, **changed: object) -> Agreed:

@@ -41,6 +41,7 @@ def _against(rule: Rule, one: Evidence, name: str, other: Evidence | None, conte
     if status == "INCONCLUSIVE":
         reason += f"; {found.unknown}" if found.unknown else ""
         reason += f"; undecidable: {found.undecidable}" if found.undecidable else ""
+    reason += f"; {found.note}" if found.note else ""
     outcome = _outcome(str(rule), rule.metric, status, rule.bound, found.estimate, rule.unit, reason)
     outcome = outcome.model_copy(update={"kind": rule.kind, "against": name})
     if rule.about.timed:

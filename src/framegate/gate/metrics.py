@@ -37,11 +37,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An estimate; `unknown`: why there is none; `undecidable`: why these data can prove no PASS."""
+    """An estimate; `undecidable`: why these data can prove no PASS.
+
+    `unknown`: why there is none, or what would decide; said when nothing is proven. `note`: said in any case.
+    """
 
     estimate: Estimate
     unknown: str = ""
     undecidable: str = ""
+    note: str = ""
 
 
 Taker = Callable[[Question], Found]
@@ -76,8 +80,7 @@ class Metric:
 
 
 def _drop(q: Question) -> Found:
-    mine, theirs = q.one.answers.get("test"), q.other.answers.get("test") if q.other else None
-    return _points(pair(mine, theirs), q.bound / 100)
+    return _points(q.one.answers.get("test"), q.other.answers.get("test") if q.other else None, q.bound / 100)
 
 
 def _camera_drop(q: Question) -> Found:
@@ -85,7 +88,7 @@ def _camera_drop(q: Question) -> Found:
     mine, whole = q.one.camera_answers, q.other.answers.get("test") if q.other else None
     if mine is None or whole is None:
         return _not_measured(q)
-    return _points(pair(mine, _same_clips(whole, mine)), q.bound / 100)
+    return _points(mine, _same_clips(whole, mine), q.bound / 100)
 
 
 def _floor(q: Question) -> Found:
@@ -100,11 +103,35 @@ def _same_clips(whole: Answers, part: Answers) -> Answers:
     return whole.taken(np.isin(whole.ids, part.ids))
 
 
-def _points(pairs: Paired | None, margin: float) -> Found:
+def _points(mine: Answers | None, theirs: Answers | None, margin: float) -> Found:
     """A drop in percentage points."""
-    if pairs is None:
+    pairs = pair(mine, theirs)
+    if pairs is None or mine is None or theirs is None:
         return Found(UNKNOWN, "measured on other clips than what it is compared with")
-    return Found(percent(stats.drop_interval(pairs)), undecidable=why_undecidable(pairs.n, pairs.groups, margin))
+    undecidable = why_undecidable(pairs.n, pairs.groups, margin)
+    return Found(
+        percent(stats.drop_interval(pairs)),
+        unknown="" if undecidable else _would_do(pairs, margin),
+        undecidable=undecidable,
+        note=_by_few_groups(pairs, mine, theirs),
+    )
+
+
+def _would_do(pairs: Paired, margin: float) -> str:
+    """What it would take to prove the margin, and how often a flawless candidate is proven on these clips."""
+    size, disagreement = stats.enough(pairs, margin), (pairs.lost + pairs.won) / pairs.n
+    told = f"{size.clips} clips of {size.groups} groups like these would prove it; " if size else ""
+    share = stats.power(pairs.n, disagreement, 0.0, margin, pairs.groups)
+    return f"{told}one that loses nothing is proven on so many independent clips in {100 * share:.0f} %"
+
+
+def _by_few_groups(pairs: Paired, mine: Answers, theirs: Answers) -> str:
+    """The drop without each group in turn, where a few of them decide it."""
+    if not pairs.rests_on_few_groups:
+        return ""
+    without = stats.drop_without(theirs.right, mine.right, mine.groups)
+    told = [f"{100 * drop:.2g} points without {name}" for name, drop in sorted(without.items(), key=lambda x: x[1])]
+    return f"few groups decide it: {told[0]}, {told[-1]}"
 
 
 def _accuracy(answers: Answers | None, q: Question) -> Found:
