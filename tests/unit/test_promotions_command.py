@@ -59,6 +59,15 @@ def test_show_gives_the_record_and_whether_its_files_are_as_kept(two: Path, caps
     assert "promotion 2 was changed after it was kept" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", [["--exports", "{}", "list"], ["list", "--exports", "{}"]])
+def test_another_folder_is_named_before_or_after_the_action(
+    two: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    shutil.copytree(two / "promotions/1", tmp_path / "other/promotions/7")
+    main(["promotions", *(word.format(tmp_path / "other") for word in words)])
+    assert f"    7  {A}" in capsys.readouterr().out
+
+
 def test_rollback_and_release_from_the_command_line(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["promotions", "rollback", "--reason", "rain"])
     out = capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 
 from framegate.bench.host import PACKAGES_OF, host_class, serving_class
 from framegate.cli import main
-from framegate.contract import BundleError, RuntimeUnavailable, Waiver
+from framegate.contract import BundleError, RuntimeUnavailable, Verdict, Waiver
 from framegate.promotion.record import Promotion
 from framegate.promotion.serving import check_host
 from framegate.promotion.ship import challenge, ship
@@ -126,3 +126,17 @@ def test_predict_refuses_another_host_unless_told(exports: Path, capsys: pytest.
         main(["predict", clip, "--bundle", str(folder)])
     main(["predict", clip, "--bundle", str(folder), "--json", "--accept-host"])
     assert capsys.readouterr().out == here.out
+
+
+def test_predict_says_why_nothing_is_shipped(exports: Path, tmp_path: Path) -> None:
+    (exports / "shipped").rename(tmp_path / "away")
+    words = ["predict", str(tmp_path / "clip.mp4"), "--bundle", str(exports / "shipped")]
+    with pytest.raises(SystemExit, match=rf"`dvc repro -f -s ship` ships {A} again"):
+        main(words)
+    verdict = Verdict.read(exports / "verdict.json")
+    verdict.model_copy(update={"shipped": None, "sentence": "Nothing is proven."}).write(exports / "verdict.json")
+    with pytest.raises(SystemExit, match=r"ships nothing: Nothing is proven[.] To use another, name"):
+        main(words)
+    (exports / "verdict.json").unlink()
+    with pytest.raises(SystemExit, match="run `dvc repro` to ship a model, or name a bundle"):
+        main(words)

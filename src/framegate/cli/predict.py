@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from framegate.bench.host import host_class
-from framegate.contract import Bundle, BundleError
+from framegate.contract import Bundle, BundleError, Verdict
 from framegate.media import MediaLimits, read_clip
+from framegate.promotion.archive import VERDICT
 from framegate.promotion.record import FILE, read_record
 from framegate.promotion.serving import check_host, remarks
 from framegate.runtime.session import RUNTIMES, Session, open_session
@@ -50,9 +51,7 @@ def open_shipped(folder: Path, runtime: str | None, threads: int | None, accept_
     Errors as of `check_host`, unless the host is accepted whatever it is.
     """
     if not folder.is_dir():
-        raise BundleError(
-            f"{folder}: no such folder; run `dvc repro -f -s ship` to ship a model, or name one with --bundle"
-        )
+        raise BundleError(f"{folder}: no such folder; {_why_not_there(folder)}name a bundle with --bundle")
     if accept_host:
         promotion = read_record(folder / FILE)
         notes = remarks(promotion, runtime) if promotion else ()
@@ -62,6 +61,16 @@ def open_shipped(folder: Path, runtime: str | None, threads: int | None, accept_
         print(f"note: {note}", file=sys.stderr)
     runtime = runtime or (promotion.runtime if promotion else "ort-cpu")
     return open_session(Bundle.load(folder), runtime, threads or (promotion.threads if promotion else 1))
+
+
+def _why_not_there(folder: Path) -> str:
+    path = folder.parent / VERDICT
+    if not path.is_file():
+        return "run `dvc repro` to ship a model, or "
+    verdict = Verdict.read(path)
+    if verdict.shipped is None:
+        return f"{path} ships nothing: {verdict.sentence} To use another, "
+    return f"`dvc repro -f -s ship` ships {verdict.shipped} again, or "
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

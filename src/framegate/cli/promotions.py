@@ -36,6 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     back.add_argument("--to", type=int, metavar="N", help="default: the champion before the present one")
     back.add_argument("--reason", default="", metavar="TEXT", help="recorded in exports/hold.json")
     actions.add_parser("release", help="end a hold: the next `dvc repro` ships the verdict's model")
+    for action in actions.choices.values():  # also after the action; where it is not said, what stood before counts
+        action.add_argument("--exports", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(parsed: argparse.Namespace) -> int:
