@@ -221,7 +221,7 @@ def cases() -> list[Case]:
             Case(
                 "ratio_p50", f"{pairs} pairs, x{f:g}, {name}", partial(beside, stats.ratio_p50, P50_MARGIN, m, pairs, f)
             )
-            for pairs, f in [(3, 1.0), (10, 1.0), (10, 1.03)]
+            for pairs, f in [(3, 1.0), (10, 1.0), (20, 1.0), (10, 1.03), (20, 1.03)]
             for name, m in MACHINES.items()
         ),
         *(Case("one after the other", f"x{f:g}, drift 1.5 %", partial(alone, DRIFTING, f)) for f in (1.0, 1.03)),
