@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from framegate.bench.collected import host_cases
 from framegate.contract import DataError
 from framegate.gate import CaseFacts, Evidence, Sources, load_evidence
+from framegate.gate.ledger import note_confirmation
 from framegate.index import Index
 from framegate.promotion.record import FILE, SHIPPED, read_record
 from pipelines._candidates import read_candidates
@@ -42,6 +44,13 @@ def check_current(sources: Sources, here: Sequence[Evidence], index: Index) -> N
             raise DataError("it is of this very host class, which is judged by what was measured here")
         if told and (told.get("index") != index.digest or bundles.get(str(one.name)) not in ("", told.get("bundle"))):
             raise DataError(f"{one.name} was measured there before the data or its bundle changed; measure there again")
+
+
+def counted(sources: Sources, ledger: Path, openings: int) -> Sources:
+    """The same, with how often the test split was opened and the choice confirmed."""
+    confirmations = note_confirmation(ledger, sources)
+    facts = sources.facts.model_copy(update={"openings": openings, "confirmations": confirmations})
+    return replace(sources, facts=facts)
 
 
 def _sources(measurements: Path, confirmation: Path, exports: Path) -> Sources:

@@ -1,15 +1,22 @@
 """Stage ship: the verdict's model into exports/shipped, then the registry, then the alias; other host classes' too."""
 
-import json
 from pathlib import Path
 
-import yaml
-
-from framegate.contract import FramegateError
+from framegate.contract import DataError, FramegateError, read_json
+from framegate.dvclock import Lock, md5_of
 from framegate.promotion.origin import Origin
 from framegate.promotion.ship import ship as promote
 from pipelines._schema import Config
 from pipelines._stage import Facts, log, stage
+
+
+def check_gate(lock: Lock, exports: Path) -> list[str]:
+    """The other host classes that were judged. DataError when verdicts are not those that the gate stage wrote."""
+    wrote = lock.outs()
+    for path in (exports / "verdict.json", exports / "hosts.json"):
+        if (told := wrote.get(path.as_posix())) and md5_of(path) != told:
+            raise DataError(f"{path}: changed after the gate stage wrote it; run `dvc repro`, which decides again")
+    return list(read_json(exports / "hosts.json"))
 
 
 @stage()
@@ -17,12 +24,14 @@ def ship(cfg: Config, out: Path) -> Facts:
     """Write <out> (exports/promotion.json) and the folders beside it; exits non-zero when nothing is proven."""
     from framegate import track
 
-    lock, exports = Path("dvc.lock"), out.parent
-    origin = Origin.here(yaml.safe_load(lock.read_text()) if lock.is_file() else {})
+    path, exports = Path("dvc.lock"), out.parent
+    lock = Lock.read(path) if path.is_file() else Lock(path, {})
+    hosts = check_gate(lock, exports)
+    origin = Origin.here({"stages": lock.stages})
     done = promote(exports, origin, track)
     for note in done.notes:
         log.warning("%s", note)
-    for name in json.loads((exports / "hosts.json").read_text()):
+    for name in hosts:
         other = exports / "hosts" / name
         try:
             theirs = promote(other, origin, track)

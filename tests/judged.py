@@ -30,7 +30,8 @@ from framegate.contract import (
 )
 from framegate.dvclock import md5_of
 from framegate.gate import GateRules, decide
-from framegate.gate.case import Case, Sources, write_case
+from framegate.gate.case import Case, CaseFacts, Sources, write_case
+from framegate.gate.ledger import LEDGER, open_test
 from framegate.index import Clip, Index, dataset_digest
 from framegate.promotion.origin import Origin
 from framegate.promotion.ship import ship
@@ -232,6 +233,9 @@ def write_lock(project: Project) -> None:
         bundle = f"exports/{CandidateName.parse(name).bundle}"
         stages[f"bench@{name}"] = _stage(root, [bundle, "work/index/index.json"], [f"work/measurements/{name}"])
         stages[f"bench@{name}"]["params"] = {"params.yaml": {"bench": dict(BENCH)}}
+    if (root / "exports/hosts.json").is_file():
+        stages["gate"] = _stage(root, [], ["exports/hosts.json"])
+    stages["choose"] = _stage(root, ["work/agreement"], [])
     stages["confirm"] = _stage(root, ["work/measurements"], ["work/confirmation"])
     (root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False))
 
@@ -256,7 +260,11 @@ def judge(project: Project, names: Sequence[str] = tuple(MS), rules: GateRules =
         ),
     )
     with contextlib.chdir(root):
-        verdict = decide(Case.load(Path("exports/evidence"), names), rules)
+        case = Case.load(Path("exports/evidence"), names)
+        index = Index.read(Path("exports/evidence/index.json"))
+        openings = open_test(Path("exports") / LEDGER, index, case.evidence, rules)
+        CaseFacts(openings=openings).write(Path("exports/evidence/case.json"))
+        verdict = decide(replace(case, openings=openings), rules)
         verdict.write(Path("exports/verdict.json"))
         lock = yaml.safe_load(Path("dvc.lock").read_text())
         if verdict.shipped:

@@ -211,7 +211,10 @@ class Bundle:
         Raises BundleError naming the file that is missing or differs.
         """
         if (path / REFUSED).is_file():
-            raise BundleError(f"{path}: the export refused it: {json.loads((path / REFUSED).read_text())['reason']}")
+            told = read_json(path / REFUSED)
+            raise BundleError(
+                f"{path}: the export refused it: {told.get('reason') if isinstance(told, dict) else told}"
+            )
         if not (path / "bundle.json").is_file():
             raise BundleError(f"{path}: no bundle.json here; expected a folder written by the export stage")
         try:
@@ -403,6 +406,7 @@ class RuleOutcome(Record):
     reason: str
     kind: str = ""  # the rule's bound (max, min, drop_max, ratio_max), or guardrail, effect, chance
     against: str = ""  # reference, parent, champion: what a drop or ratio is counted from
+    scenario: str = ""  # where it was measured: single_stream, camera, ...; empty for what has none
 
 
 class CandidateVerdict(Record):
@@ -505,6 +509,14 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Atomically write UTF-8 text."""
     write_bytes(path, text.encode())
+
+
+def read_json(path: Path) -> Any:
+    """Any JSON; DataError when it is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}); run the stage that writes it") from None
 
 
 def write_json(path: Path, value: Any) -> None:

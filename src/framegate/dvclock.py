@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,11 @@ class Lock:
 
     def outs(self) -> dict[str, str]:
         """path -> md5 of everything that a stage gave."""
-        return {out["path"]: str(out.get("md5", "")) for _, out in self._outs()}
+        return {out["path"]: str(out.get("md5", "")) for stage in self.stages.values() for out in stage.get("outs", [])}
+
+    def deps(self, stage: str) -> dict[str, str]:
+        """path -> md5 of everything that a stage read; empty when there is no such stage."""
+        return {dep["path"]: str(dep.get("md5", "")) for dep in self.stages.get(stage, {}).get("deps", [])}
 
     def params(self, prefix: str) -> dict[str, Any]:
         """Parameters of the first stage whose name starts with `prefix`; empty when there is none."""
@@ -53,9 +57,6 @@ class Lock:
             if name.startswith(prefix) and isinstance(files, dict):
                 return {key: value for file in files.values() if isinstance(file, dict) for key, value in file.items()}
         return {}
-
-    def _outs(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        return ((name, out) for name, stage in self.stages.items() for out in stage.get("outs", []))
 
 
 class Plain(yaml.SafeLoader):

@@ -53,6 +53,27 @@ def test_a_promotion_is_kept_whole_and_shipped_is_its_copy(exports: Path) -> Non
     assert Promotion.read(exports / "promotion.json") == done
 
 
+def test_what_did_not_pass_does_not_ship_whatever_the_verdict_says(exports: Path) -> None:
+    verdict = judged(exports, A)
+    for changed in ({"status": "INCONCLUSIVE"}, {"shipped": B}):
+        verdict.model_copy(update=changed).write(exports / "verdict.json")
+        with pytest.raises(DataError, match="ships without having passed"):
+            ship(exports, origin(), NO_REGISTRY)
+    assert not (exports / "shipped").exists()
+
+
+def test_a_damaged_promotion_keeps_its_number_and_stands_in_nobodys_way(exports: Path) -> None:
+    ship_of(exports, A)
+    (exports / "promotions/7").mkdir()
+    (exports / "promotions/8").mkdir()
+    (exports / "promotions/8/promotion.json").write_text("{")
+    assert ship_of(exports, B, day=2).number == 9
+    (exports / "shipped/promotion.json").write_text("{")
+    (exports / "promotion.json").write_text("{")
+    rollback(exports, 1, "", "2026-01-03", NO_REGISTRY)
+    assert shipped(exports).candidate == A
+
+
 def test_numbers_go_on_and_name_what_shipped_before(exports: Path) -> None:
     ship_of(exports, A)
     before = sha256_file(exports / "shipped/promotion.json")

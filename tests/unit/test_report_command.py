@@ -76,7 +76,7 @@ def test_what_is_missing_or_does_not_belong_together_is_said(tmp_path: Path) -> 
         run(tmp_path)
     folder = exports(tmp_path)
     write_evidence(make(SHIPPED, 0.07, lost=6), folder / "evidence" / SHIPPED)
-    with pytest.raises(DataError, match=f"{SHIPPED}: not the measurement that .*verdict.json was computed from"):
+    with pytest.raises(DataError, match=f"{SHIPPED}: not what .*verdict.json was computed from"):
         run(folder)
     with pytest.raises(DataError, match=r"index.json: no such file"):
         run(exports(tmp_path / "b"), "--index", str(tmp_path / "nowhere"))

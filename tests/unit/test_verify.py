@@ -19,14 +19,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from framegate.bench.samples import Samples, SplitSamples
 from framegate.cli import main
-from framegate.contract import ConfigError, Measurement, Skipped, Split, Verdict, sha256_file
+from framegate.contract import ConfigError, Measurement, Skipped, Split, Verdict, Waiver, sha256_file, write_json
 from framegate.dvclock import Lock, md5_of
 from framegate.gate import GateRules, decide
 from framegate.gate.case import Case, Sources, write_case
 from framegate.gate.evidence import Agreed, Agreement
 from framegate.index import Index, dataset_digest
+from framegate.promotion import Promotion
 from framegate.promotion.origin import Origin
-from framegate.promotion.ship import rollback, ship
+from framegate.promotion.ship import challenge, rollback, ship
 from framegate.signature import load_private, sign
 from framegate.verify import Check, files, verify
 from framegate.verify.check import differences
@@ -89,7 +90,7 @@ def with_test(samples: Samples, **arrays: np.ndarray) -> Samples:
 def test_what_the_pipeline_leaves_is_verified_and_left_alone(project: Project) -> None:
     before = md5_of(project.root)
     found = verify(project.exports)
-    assert failed(found) == {} and len(found) == 17
+    assert failed(found) == {} and len(found) == 20
     assert md5_of(project.root) == before
 
 
@@ -530,6 +531,69 @@ def test_a_verdict_that_ships_nothing_leaves_what_shipped_before_and_is_verified
     assert failed(verify(project.exports)) == {}
 
 
+def test_a_challenger_in_the_champions_place_is_found(project: Project) -> None:
+    exports = project.exports
+    plain = [{"metric": "accuracy", "drop_max": 5.0}, {"metric": "latency_p50_ms", "max": 0.001}]
+    strict = GateRules.parse({**judged.RULES.model_dump(), "rules": plain})
+    waiver = Waiver(rule=str(strict.rules[1]), reason="a week of trial")
+    shutil.rmtree(exports / "shipped")
+    (exports / "promotion.json").unlink()
+    assert judged.judge(project, rules=strict).shipped is None
+    waived = decide(Case.load(project.evidence, list(judged.MS)), strict, [waiver])
+    challenge(exports, waived, Origin("2026-01-31T12:00:00+00:00"), Skipped("no registry"), PRUNED)
+    assert failed(verify(exports)) == {}
+    shutil.copytree(exports / "challenger", exports / "shipped")
+    shutil.copy(exports / "challenger/promotion.json", exports)
+    assert "a challenger stands in the champion's place" in failed(verify(exports))["shipped"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"host": {"cores": 1}}, {"runtime": "openvino"}, {"threads": 8}, {"host_class": "0"}, {"sentence": "Better."}],
+)
+def test_what_serving_obeys_follows_from_measurement_and_verdict(project: Project, change: dict) -> None:
+    for folder in ("shipped", "promotions/1", "."):
+        path = project.exports / folder / "promotion.json"
+        Promotion.read(path).model_copy(update=change).write(path)
+    assert f"{next(iter(change))} is " in failed(verify(project.exports))["shipped"]
+
+
+def test_an_agreement_that_nobody_had_when_it_was_chosen_is_found(project: Project) -> None:
+    ones = np.array([f"{k}" for k in range(400)])
+    told = {"bundle": "b", "reference_bundle": "r", "n": 400, "groups": 400, "disagreements": 0}
+    record = Agreement(candidate=INT8, reference=DENSE, **told)
+    Agreed(record, ones, ones, ones, np.zeros(400, int), np.zeros(400, int)).write(
+        project.evidence / "agreement" / INT8
+    )
+    assert "for work/agreement" in failed(verify(project.exports))["dvc.lock"]
+
+
+def test_a_champion_that_never_shipped_is_found(project: Project) -> None:
+    shutil.copytree(project.evidence / DENSE, project.evidence / "champion")
+    verdict = decide(Case.load(project.evidence, list(judged.MS)), judged.RULES)
+    verdict.write(project.exports / "verdict.json")
+    assert "is not that of any promotion" in failed(verify(project.exports))["champion"]
+
+
+def test_a_ledger_that_was_begun_anew_is_found(project: Project) -> None:
+    assert judged.judge(project, rules=judged.RULES.model_copy(update={"restless": 0.06})).openings == 2
+    assert "ledger" not in failed(verify(project.exports))
+    path = project.exports / "test_ledger.json"
+    edit(path, lambda plain: plain.update(openings={key: known[1:] for key, known in plain["openings"].items()}))
+    assert "1 openings of this test split; the verdict is one of 2" in failed(verify(project.exports))["ledger"]
+    path.unlink()
+    assert "nothing shows how often" in only(project, "ledger")
+
+
+@pytest.mark.parametrize("key", ["size_bytes", "parameters"])
+def test_a_size_that_is_not_the_bundles_is_found(project: Project, key: str) -> None:
+    path = project.measured(INT8) / "measurement.json"
+    Measurement.read(path).model_copy(update={key: 7}).write(path)
+    judged.write_lock(project)
+    judged.judge(project)
+    assert f"{key} is 7, tiny-pruned-int8 has " in failed(verify(project.exports))["bundles"]
+
+
 # --- other hosts ------------------------------------------------------------------------------
 
 
@@ -544,8 +608,35 @@ def test_the_verdict_of_another_host_class_is_verified_like_the_first(project: P
 
 def test_a_host_folder_under_another_name_is_found(project: Project) -> None:
     host = with_host(project, {**judged.HOST, "cores": 64})
+    write_json(project.exports / "hosts.json", {"0" * 12: sha256_file(host / "verdict.json")})
     host.rename(host.with_name("0" * 12))
     assert "the verdict is for host class" in str([one for one in verify(project.exports) if one.status == "FAILED"])
+
+
+def test_the_verdict_of_another_host_class_is_the_one_that_was_judged_with_the_first(project: Project) -> None:
+    host = with_host(project, {**judged.HOST, "cores": 64})
+    judged.write_lock(project)
+    sealed_again = Verdict.read(host / "verdict.json").model_copy(update={"sentence": "Another."})
+    sealed_again.write(host / "verdict.json")
+    assert "not the one that" in failed(verify(project.exports))["hosts"]
+    write_json(project.exports / "hosts.json", {host.name: sha256_file(host / "verdict.json")})
+    assert "hosts" not in failed(verify(project.exports))  # what it says now is found by deciding again
+    lock = Lock.read(project.root / "dvc.lock")
+    assert (
+        "exports/hosts.json" in lock.outs()
+        and "for exports/hosts.json" in failed(verify(project.exports))["the project's dvc.lock"]
+    )
+
+
+def test_what_another_host_class_shipped_before_a_retraining_is_no_problem(project: Project) -> None:
+    host = with_host(project, {**judged.HOST, "cores": 64})
+    write_json(project.exports / "hosts.json", {})
+    edit(host / "evidence" / INT8 / "measurement.json", lambda plain: plain["inputs"].update(bundle="b" * 64))
+    found = verify(project.exports)
+    assert failed(found) == {}
+    assert [one.name for one in found if one.name.startswith("hosts/")] == [
+        f"hosts/{host.name}: promotions: every archived one is whole"
+    ]
 
 
 def with_host(project: Project, facts: dict) -> Path:
@@ -565,6 +656,7 @@ def with_host(project: Project, facts: dict) -> Path:
     verdict = decide(Case.load(host / "evidence", list(found)), judged.RULES)
     verdict.write(host / "verdict.json")
     ship(host, Origin("2026-01-31T12:00:00+00:00"), Skipped("no registry"))
+    write_json(project.exports / "hosts.json", {host.name: sha256_file(host / "verdict.json")})
     return host
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from framegate.cli import main
 from framegate.contract import Bundle, Verdict
-from framegate.gate import CaseFacts, Evidence, decide
+from framegate.gate import Case, CaseFacts, Evidence, decide
 from framegate.promotion.archive import check_promotion
 from tests.bundles import make_bundle
 from tests.evidence import RULES, case_of, make, write_evidence
@@ -27,8 +27,10 @@ def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     case = case_of([with_bundle(exports, one) for one in evidence])
     for one in case.evidence:
         write_evidence(one, exports / "evidence" / str(one.name))
+    assert case.confirmation
+    write_evidence(case.confirmation, exports / "evidence/confirmation")
     CaseFacts().write(exports / "evidence/case.json")
-    decide(case, RULES).write(exports / "verdict.json")
+    decide(Case.load(exports / "evidence", [str(one.name) for one in evidence]), RULES).write(exports / "verdict.json")
     return exports
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from framegate.cli import EXIT_CODES
-from framegate.contract import DataError, Verdict, write_text
-from framegate.gate.case import Case
+from framegate.contract import Verdict, write_text
+from framegate.gate.case import read_judged
 from framegate.gate.evidence import Evidence
 from framegate.index import ShardReader
 from framegate.report import Thumbnail, render, summary, thumbnails, worst_clips
@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Write one page or print one text. 0: something ships, 2: harm is proven of all, 3: inconclusive."""
-    verdict, case = read(parsed.exports)
+    verdict, case = read_judged(parsed.exports)
     if parsed.format == "md":
         text, output = summary(verdict, case.evidence, case.confirmation), parsed.output
     else:
@@ -40,21 +40,6 @@ def run(parsed: argparse.Namespace) -> int:
         write_text(output, text)
         print(f"{output}: {verdict.status}, {len(text.encode()) / 1e3:.0f} kB", file=sys.stderr)
     return EXIT_CODES[verdict.status]
-
-
-def read(exports: Path) -> tuple[Verdict, Case]:
-    """A verdict and what it was computed from. DataError when they are not there or do not belong together."""
-    verdict, folder = Verdict.read(exports / "verdict.json"), exports / "evidence"
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; run the gate stage, which writes it beside verdict.json")
-    case = Case.load(folder, (one.candidate for one in verdict.candidates))
-    found = {str(one.name): one.digest for one in case.evidence}
-    if other := [name for name, digest in found.items() if verdict.measurements.get(name) != digest]:
-        raise DataError(
-            f"{folder}: {', '.join(other)}: not the measurement that {exports / 'verdict.json'} was computed from; "
-            "run the gate stage again"
-        )
-    return verdict, case
 
 
 def _pictures(verdict: Verdict, evidence: Sequence[Evidence], index: Path | None) -> list[Thumbnail]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from framegate.contract import ConfigError, Verdict, Waiver
-from framegate.gate import Case, GateRules, decide
+from framegate.contract import ConfigError, DataError, Waiver
+from framegate.gate import GateRules, decide
+from framegate.gate.case import read_judged
 from framegate.promotion.origin import Origin
 from framegate.promotion.record import CHALLENGER
 from framegate.promotion.registry import installed
@@ -27,9 +28,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Decide again from exports/evidence with the waivers, ship what passes to exports/challenger."""
     waivers, exports = parse_waivers(parsed.waive, parsed.reason), parsed.exports
-    judged = Verdict.read(exports / "verdict.json")
-    case = Case.load(exports / "evidence", list(judged.measurements))
-    verdict = decide(case, GateRules.parse(judged.gate), waivers)
+    judged, case = read_judged(exports)
+    rules = GateRules.parse(judged.gate)
+    if rules.digest != judged.rules:
+        raise DataError(
+            f"{exports / 'verdict.json'}: its rules were changed after the gate judged by them; run `dvc repro`"
+        )
+    verdict = decide(case, rules, waivers)
     done = challenge(exports, verdict, Origin.here({}), installed(), parsed.candidate)
     print(f"{done.promotion.candidate} shipped to {exports / CHALLENGER} as the challenger; the champion stays")
     for waiver in done.promotion.waived:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from framegate.contract import CandidateName, Measurement, Record, atomic_folder
+from framegate.contract import CandidateName, DataError, Measurement, Record, Verdict, atomic_folder
 from framegate.gate.evidence import Agreed, Evidence, load_evidence, load_one
 
 FILES = ("measurement.json", "samples.npz")
@@ -90,6 +90,24 @@ class Sources:
             lock=_there(folder / "dvc.lock"),
             facts=CaseFacts.read(folder / "case.json"),
         )
+
+
+def read_judged(exports: Path) -> tuple[Verdict, Case]:
+    """A verdict and what it was computed from. DataError when they are not there or do not belong together."""
+    verdict, folder = Verdict.read(exports / "verdict.json"), exports / "evidence"
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; run the gate stage, which writes it beside verdict.json")
+    case = Case.load(folder, (one.candidate for one in verdict.candidates))
+    found, named = {str(one.name): one.digest for one in case.evidence}, verdict.measurements
+    found |= {name: one.digest for name in ("confirmation", "champion") if (one := getattr(case, name))}
+    found |= {f"agreement/{name}": one.digest for name, one in case.agreements.items()}
+    named = named | {name: digest for name, digest in verdict.evidence.items() if name != "index"}
+    if other := [name for name in {**found, **named} if found.get(name) != named.get(name)]:
+        raise DataError(
+            f"{folder}: {', '.join(other)}: not what {exports / 'verdict.json'} was computed from; "
+            "run the gate stage again"
+        )
+    return verdict, case
 
 
 def write_case(folder: Path, sources: Sources) -> None:

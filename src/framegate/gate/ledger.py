@@ -6,7 +6,7 @@ until it holds confirms nothing; no formula gives that back, so the counts stand
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,12 +18,14 @@ from framegate.gate.evidence import Evidence
 from framegate.gate.rules import GateRules
 from framegate.index import Index
 
+LEDGER = "test_ledger.json"
+
 
 class Ledger(Record):
     """test_ledger.json: what was asked, in order.
 
-    `openings`: digest of a test split -> digests of what was judged on it. `confirmations`: digest of a measurement ->
-    digests of those that measured its candidate's latency again.
+    `openings`: digest of a test split -> digests of what was judged on it. `confirmations`: digest of what was measured
+    (candidate, bundle, parent, data, host class) -> digests of the measurements that confirmed it.
     """
 
     openings: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -35,24 +37,25 @@ def open_test(path: Path, index: Index, evidence: Sequence[Evidence], rules: Gat
 
     The same models under the same rules count once: a run that is made again has learned nothing new.
     """
-    test = digest_of(sorted((clip.id, clip.sha256) for clip in index.clips if clip.split == "test"))
-    judged = digest_of([rules.digest, {str(one.name): one.measurement.inputs.get("bundle") for one in evidence}])
-    return _note(path, "openings", test, judged)
+    return _note(path, "openings", *opening(index, {str(one.name): one.bundle for one in evidence}, rules.digest))
+
+
+def opening(index: Index, bundles: Mapping[str, str], rules: str) -> tuple[str, str]:
+    """Digests of a test split and of what is judged on it: candidates with their bundles, and the rules' digest."""
+    clips = sorted(clip.sha256 for clip in index.clips if clip.split == "test")
+    return digest_of(clips), digest_of([rules, dict(bundles)])
 
 
 def note_confirmation(path: Path, sources: Sources) -> int:
-    """Note in the ledger that a latency was measured again; how often the same measurement was by now. 0: it was not.
+    """Note in the ledger that a latency was measured again; how often the same was by now. 0: it was not.
 
-    The same second measurement counts once. DataError when one of the two is damaged.
+    The same measurement counts once. DataError when it is damaged.
     """
     if sources.confirmation is None:
         return 0
     again = Measurement.read(sources.confirmation / "measurement.json")
-    first = sources.measurements.get(again.candidate)
-    if first is None or not (first / "measurement.json").is_file():
-        return 0
-    pair = Measurement.read(first / "measurement.json"), again
-    return _note(path, "confirmations", *(digest_of(one.model_dump(mode="json")) for one in pair))
+    subject = [again.candidate, *(again.inputs.get(key) for key in ("bundle", "parent", "index", "host_class"))]
+    return _note(path, "confirmations", digest_of(subject), digest_of(again.model_dump(mode="json")))
 
 
 def _note(path: Path, what: Literal["openings", "confirmations"], key: str, entry: str) -> int:

@@ -105,8 +105,29 @@ def check_promotion(folder: Path) -> Promotion:
         raise BundleError(f"{folder}: holds bundle {got[:12]}…, {FILE} says {promotion.bundle[:12]}…")
     if not (folder / VERDICT).is_file() or sha256_file(folder / VERDICT) != promotion.verdict:
         raise DataError(f"{folder / VERDICT}: missing, or not the verdict that {FILE} names")
-    checked_measurement(folder, promotion.evidence.get(promotion.candidate))
+    measurement = checked_measurement(folder, promotion.evidence.get(promotion.candidate))
+    _check_follows(folder, promotion, measurement, Verdict.read(folder / VERDICT))
     return promotion
+
+
+def _check_follows(folder: Path, promotion: Promotion, measurement: Measurement, verdict: Verdict) -> None:
+    """DataError for what a record says, and serving obeys, that its measurement and its verdict do not."""
+    wanted = {
+        "candidate": measurement.candidate,
+        "runtime": CandidateName.parse(measurement.candidate).runtime,
+        "threads": measurement.session.get("threads"),
+        "bundle": measurement.inputs.get("bundle"),
+        "host": measurement.host_class,
+        "host_class": measurement.inputs.get("host_class"),
+        "dataset": verdict.dataset,
+        "evidence": {**verdict.measurements, **verdict.evidence},
+        "waived": verdict.waived,
+    }
+    if promotion.number is not None:  # a challenger may be another than its verdict's choice
+        wanted |= {"candidate": verdict.shipped, "bundle": verdict.bundle, "sentence": verdict.sentence, "waived": ()}
+    for key, expected in wanted.items():
+        if (got := getattr(promotion, key)) != expected:
+            raise DataError(f"{folder / FILE}: {key} is {got!r}, its measurement and verdict say {expected!r}")
 
 
 def check_archive(exports: Path, number: int) -> Promotion:

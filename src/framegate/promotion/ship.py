@@ -14,6 +14,7 @@ from framegate.contract import (
     CandidateVerdict,
     ConfigError,
     DataError,
+    FramegateError,
     NothingShipped,
     Skipped,
     Verdict,
@@ -64,6 +65,10 @@ def ship(exports: Path, origin: Origin, registry: Registry | Skipped) -> Shipmen
                 f"{exports / VERDICT}: {verdict.shipped} passes only by waiving {rules}, so it is never the champion; "
                 "`framegate ship --waive` ships it as the challenger"
             )
+        if verdict.status != "PASS" or (verdict.shipped, "PASS") not in {
+            (c.candidate, c.status) for c in verdict.candidates
+        }:
+            raise DataError(f"{exports / VERDICT}: {verdict.shipped} ships without having passed; run `dvc repro`")
         if hold := read_hold(exports):
             return _settle(exports, hold.promotion, registry, (_kept(exports, hold, verdict),))
         winner = find_winner(exports, verdict, verdict.shipped)
@@ -100,12 +105,12 @@ def rollback(exports: Path, to: int | None, reason: str, time: str, registry: Re
     DataError when there is none or its archive was changed: then nothing moves.
     """
     with locked(exports):
-        hold, written = read_hold(exports), read_record(exports / FILE)
+        hold, written = read_hold(exports), _readable(exports / FILE)
         if to is None:
             to = hold.promotion if hold and (not written or written.hold != hold) else previous_champion(exports)
         check_archive(exports, to)
         if not hold or hold.promotion != to:
-            now = read_record(exports / SHIPPED / FILE)
+            now = _readable(exports / SHIPPED / FILE)
             hold = Hold(promotion=to, rolled_back_from=now.number if now else None, reason=reason, time=time)
             hold.write(exports / HOLD)
         return _settle(exports, to, registry, (str(hold),))
@@ -144,12 +149,18 @@ def previous_champion(exports: Path) -> int:
 
 def _settle(exports: Path, number: int, registry: Registry | Skipped, notes: tuple[str, ...] = ()) -> Shipment:
     """From the archive outwards: exports/shipped, exports/promotion.json, the registered version, the alias."""
-    before = read_record(exports / FILE)
+    before = _readable(exports / FILE)
     expected = before.version if before else None
     kept = expected if before and before.number == number else None
     promotion = put(exports, number).model_copy(update={"hold": read_hold(exports), "version": kept})
     promotion.write(exports / FILE)
-    version, said = mirror(registry, alias_of(exports), exports / SHIPPED, promotion, expected)
+    try:
+        version, said = mirror(registry, alias_of(exports), exports / SHIPPED, promotion, expected)
+    except FramegateError as error:
+        raise FramegateError(
+            f"{exports / SHIPPED} holds promotion {number}, {promotion.candidate}; the registry could not be told: "
+            f"{error}; run this again when it can"
+        ) from error
     if version:
         promotion = promotion.model_copy(update={"version": version})
         promotion.write(exports / FILE)
@@ -190,9 +201,9 @@ def _archive(exports: Path, winner: Winner, verdict: Verdict, origin: Origin) ->
     """The number under which the winner of this very verdict is kept; kept now, unless it was before."""
     text = (exports / VERDICT).read_bytes()
     wanted = (sha256_bytes(text), winner.bundle.info.digest)
-    kept = {number: Promotion.read(folder / FILE) for number, folder in archived(exports).items()}
-    found = [number for number, one in kept.items() if (one.verdict, one.bundle) == wanted]
-    number = found[-1] if found else max(kept, default=0) + 1
+    kept = {number: _readable(folder / FILE) for number, folder in archived(exports).items()}
+    found = [number for number, one in kept.items() if one and (one.verdict, one.bundle) == wanted]
+    number = found[-1] if found else max(kept, default=0) + 1  # a damaged one keeps its number
     folder = exports / "promotions" / str(number)
     if not found:
         promotion = _record(winner, verdict, wanted[0], origin, digest_in(exports / SHIPPED), number)
@@ -201,6 +212,14 @@ def _archive(exports: Path, winner: Winner, verdict: Verdict, origin: Origin) ->
     elif origin.key:
         sign(folder, origin.key)
     return number
+
+
+def _readable(path: Path) -> Promotion | None:
+    """As `read_record`, None also when it is damaged: what is damaged must not stand in the way of what is not."""
+    try:
+        return read_record(path)
+    except DataError:
+        return None
 
 
 def _record(

@@ -9,6 +9,7 @@ from framegate.bench.samples import SplitSamples
 from framegate.contract import Bundle, BundleError, CandidateName, Split
 from framegate.folder import some
 from framegate.gate.evidence import Agreed
+from framegate.gate.ledger import LEDGER, Ledger, opening
 from framegate.index import Clip, Index, dataset_digest
 from framegate.verify.check import NotThere, guarded
 from framegate.verify.subject import CHAMPION, CONFIRMATION, Subject
@@ -85,6 +86,19 @@ def unlabelled(subject: Subject) -> Iterator[str]:
         found = Agreed.load(path.parent).sha256
         if wrong := sum(str(one) in learnt for one in found):
             yield f"agreement/{path.parent.name}: {wrong} of {len(found)} clips are of the training or validation split"
+
+
+def counted(subject: Subject) -> Iterator[str]:
+    """test_ledger.json knows of this verdict, and of as many openings of its test split as the verdict says."""
+    path, verdict = subject.root / LEDGER, subject.verdict
+    if not path.is_file():
+        raise NotThere(f"{path}: missing; nothing shows how often the test split was opened")
+    known = {name: found.measurement.inputs.get("bundle", "") for name, found in subject.readable()}
+    bundles = {name: known.get(name, "") for name in verdict.measurements}  # what is damaged was judged as missing
+    split, judged = opening(subject.index, bundles, verdict.rules)
+    noted = Ledger.read(path).openings.get(split, ())
+    if judged not in noted or len(noted) < verdict.openings:
+        yield f"{path}: {len(noted)} openings of this test split; the verdict is one of {verdict.openings}"
 
 
 def calibration(subject: Subject) -> Iterator[str]:

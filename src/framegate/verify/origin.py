@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from framegate.contract import REFUSED, Bundle, BundleError, CandidateName, Measurement, digest_of, sha256_file
+from framegate.contract import (
+    REFUSED,
+    Bundle,
+    BundleError,
+    CandidateName,
+    DataError,
+    Measurement,
+    digest_of,
+    read_json,
+    sha256_file,
+)
 from framegate.dvclock import Lock, md5_of
 from framegate.promotion import Promotion
 from framegate.promotion.origin import upstream
 from framegate.verify.check import NotThere, guarded
-from framegate.verify.subject import CHAMPION, CONFIRMATION, Subject
+from framegate.verify.subject import CHAMPION, CONFIRMATION, NAME, Subject
 
-MEASUREMENTS, INDEX = "work/measurements", "work/index/index.json"
+MEASUREMENTS, AGREEMENT, INDEX = "work/measurements", "work/agreement", "work/index/index.json"
+HOSTS = "hosts.json"  # class -> sha256 of its verdict
 
 
 def bundles(subject: Subject) -> Iterator[str]:
@@ -47,13 +58,16 @@ def _measured(subject: Subject, told: Measurement) -> Iterator[str]:
     where = {"bundle": name.bundle, "parent": CandidateName.parse(name.parent).bundle}
     for role, bundle in where.items():
         try:
-            found = Bundle.load(subject.bundles / bundle).info.digest
+            found = Bundle.load(subject.bundles / bundle)
         except BundleError:
             if told.status == "measured":
                 raise
             continue
-        if told.inputs and told.inputs.get(role) != found:
-            yield f"measured with {role} {told.inputs.get(role, '')[:12]}…, {bundle} is {found[:12]}…"
+        if told.inputs and told.inputs.get(role) != found.info.digest:
+            yield f"measured with {role} {told.inputs.get(role, '')[:12]}…, {bundle} is {found.info.digest[:12]}…"
+        for key, true in {"size_bytes": found.size_bytes, "parameters": found.info.parameters}.items():
+            if role == "bundle" and told.status == "measured" and getattr(told, key) not in (None, true):
+                yield f"{key} is {getattr(told, key)}, {bundle} has {true}"
 
 
 # --- dvc.lock ---------------------------------------------------------------------------------
@@ -68,7 +82,8 @@ def own_lock(subject: Subject, path: Path) -> Iterator[str]:
     """The same of the project's own dvc.lock, and of the verdict itself, which that one knows."""
     own = Lock.read(path)
     yield from locked(subject, own)
-    yield from _same_md5(own.outs(), "exports/verdict.json", subject.root / "verdict.json")
+    for name in ("verdict.json", HOSTS):
+        yield from _same_md5(own.outs(), f"exports/{name}", subject.root / name)
 
 
 def locked(subject: Subject, lock: Lock) -> Iterator[str]:
@@ -83,6 +98,8 @@ def locked(subject: Subject, lock: Lock) -> Iterator[str]:
         yield f"{lock.path} knows nothing of {', '.join(unknown)}"
     for out, path in there.items():
         yield from _same_md5(outs, out, path)
+    chosen = lock.deps("choose")  # the folder as it was read before anything was chosen
+    yield from _same_md5(chosen, AGREEMENT, subject.evidence / "agreement")
 
 
 def _same_md5(outs: dict[str, str], out: str, path: Path) -> Iterator[str]:
@@ -109,6 +126,25 @@ def led_here(subject: Subject) -> Iterator[str]:
     wanted = [f"exports/{CandidateName.parse(told.candidate).bundle}", f"{MEASUREMENTS}/{told.candidate}"]
     if missing := sorted(upstream({"stages": stages}, wanted).keys() - told.upstream.keys()):
         yield f"promotion.json does not name what led here: {', '.join(missing)}"
+
+
+def hosts(exports: Path) -> Iterator[str]:
+    """Every verdict that hosts.json lists is there as it was judged."""
+    for name, digest in judged_hosts(exports).items():
+        path = exports / "hosts" / name / "verdict.json"
+        if not path.is_file() or sha256_file(path) != digest:
+            yield f"{path}: missing, or not the one that {exports / HOSTS} names"
+
+
+def judged_hosts(exports: Path) -> dict[str, str]:
+    """Host class -> sha256 of its verdict, of all that were judged with this one. DataError: not readable."""
+    path = exports / HOSTS
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict) or not all(
+        isinstance(one, str) and NAME.fullmatch(key) for key, one in found.items()
+    ):
+        raise DataError(f"{path}: expected a sha256 for each host class; run `dvc repro`")
+    return found
 
 
 def named(subject: Subject) -> Iterator[str]:

@@ -26,10 +26,12 @@ OF_A_VERDICT: Checks = {
     "calibration: no clip of the test split": data.calibration,
     "decision: decided again from the evidence": decision.decision,
     "shipped: what the verdict names": shipped.shipped,
+    "champion: the evidence with which it shipped": shipped.champion,
 }
 OF_DVC: Checks = {
     "dvc.lock: every file is the one that a stage wrote": origin.lock,
     "upstream: promotion.json follows from dvc.lock": origin.led_here,
+    "ledger: counts what was judged": data.counted,
 }
 
 
@@ -48,10 +50,13 @@ def verify(exports: Path, lock: Path | None = None, key: Path | None = None) -> 
         return [first]
     found = [first, *_of(Subject(exports, exports), OF_A_VERDICT | OF_DVC), *_own_lock(exports, lock)]
     found += _kept(exports, key)
+    found.append(check("hosts: the verdicts that were made with this one", origin.hosts(exports)))
+    judged = origin.judged_hosts(exports) if found[-1].status == "ok" else {}
     for folder in sorted(path for path in (exports / "hosts").glob("*") if path.is_dir()):
         of_host = {"host: the folder is named by its class": origin.named} | OF_A_VERDICT
-        theirs = [*_of(Subject(folder, exports), of_host), *_kept(folder, key)]
-        found += [replace(one, name=f"hosts/{folder.name}: {one.name}") for one in theirs]
+        # of another: what shipped there is kept, but its verdict is about bundles that are no longer these
+        theirs = _of(Subject(folder, exports), of_host) if folder.name in judged else []
+        found += [replace(one, name=f"hosts/{folder.name}: {one.name}") for one in [*theirs, *_kept(folder, key)]]
     return found
 
 

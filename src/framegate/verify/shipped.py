@@ -10,7 +10,7 @@ from framegate.promotion.archive import check_promotion
 from framegate.promotion.record import CHALLENGER, FILE, SHIPPED, Promotion, archived, is_of_host, read_hold
 from framegate.signature import check_signature
 from framegate.verify.check import NotThere, guarded
-from framegate.verify.subject import Subject
+from framegate.verify.subject import CHAMPION, Subject
 
 
 def shipped(subject: Subject) -> Iterator[str]:
@@ -21,6 +21,10 @@ def shipped(subject: Subject) -> Iterator[str]:
             return
         raise NotThere(f"{folder}: missing; `dvc repro` ships what the verdict names")
     told = check_promotion(folder)
+    if told.number is None:
+        yield f"{folder}: a challenger stands in the champion's place"
+    if is_of_host(subject.root) and told.host_class != subject.verdict.host_class:
+        yield f"{folder}: shipped for host class {told.host_class[:12]}, this is {subject.verdict.host_class[:12]}"
     ours = Promotion.read(record) if record.is_file() else None
     if ours is None or _core(ours) != _core(told):
         yield f"{record}: {'missing' if ours is None else 'not the record of what is shipped'}"
@@ -50,6 +54,14 @@ def _by_this_verdict(subject: Subject, told: Promotion) -> Iterator[str]:
         yield f"promotion {told.number} is shipped, hold.json holds {hold.promotion}"
     if hold is None and verdict.shipped is not None and not verdict.waived:
         yield f"{told.candidate} was shipped by verdict {told.verdict[:12]}…, verdict.json is another; run `dvc repro`"
+
+
+def champion(subject: Subject) -> Iterator[str]:
+    """What was judged as the present champion is the evidence of a promotion that is kept."""
+    name = subject.verdict.evidence.get(CHAMPION)
+    kept = [Promotion.read(folder / FILE) for folder in archived(subject.root).values()]
+    if name is not None and name not in {one.evidence.get(one.candidate) for one in kept}:
+        yield f"evidence/{CHAMPION} is not that of any promotion in {subject.root / 'promotions'}"
 
 
 def promotions(root: Path) -> Iterator[str]:
