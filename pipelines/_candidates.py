@@ -88,7 +88,7 @@ def _problems(declared: Candidates, config: dict[str, Any], models: list[str]) -
         yield from _candidate_problems(text, candidate, bundles)
     for text in sorted(_parents(declared) - declared.candidates.keys()):
         yield f"candidates: {text!r} is not declared, and others are timed beside it: nothing of them could be proven"
-    reference = config["gate"]["reference"]
+    reference = str((config.get("gate") or {}).get("reference"))
     if reference not in declared.candidates:
         yield f"candidates: gate.reference {reference!r} is not declared{nearest(reference, declared.candidates)}"
 

@@ -73,7 +73,7 @@ class readable_errors:
         match error:
             case FramegateError():
                 text = str(error)
-            case HydraException() | OmegaConfBaseException() | OSError():
+            case HydraException() | OmegaConfBaseException() | yaml.YAMLError() | OSError():
                 text = f"{type(error).__name__}: {error}"
             case KeyboardInterrupt():
                 text = "interrupted; run it again to go on"

@@ -61,6 +61,7 @@ def rules(drop: float, ratio: float, p50: float, p99: float, recall: float) -> G
         {
             "reference": REFERENCE,
             "guardrail_points": recall,
+            "restless": 0.9,  # made to be quick, these samples look restless: no latency rule would pass for anybody
             "rules": [
                 {"metric": "accuracy", "drop_max": drop},
                 {"metric": "latency_p50_ms", "ratio_max": ratio},
@@ -117,7 +118,8 @@ def test_what_ships_has_passed_and_was_walked_or_is_the_reference(run: list, bou
     if verdict.shipped:
         one = next(c for c in verdict.candidates if c.candidate == verdict.shipped)
         assert one.status == "PASS" and one.outcomes and all(o.status == "PASS" for o in one.outcomes)
-        assert one.candidate == REFERENCE or (one.walked and one.shortlisted)
+        stays = verdict.shipped == verdict.incumbent and champion is not None  # it was walked before, on these clips
+        assert one.candidate == REFERENCE or stays or (one.walked and one.shortlisted)
         assert verdict.shipped == verdict.chosen and verdict.status == "PASS"
     assert all(c.shortlisted for c in verdict.candidates if c.walked)
     walked = [c.candidate for c in verdict.candidates if c.walked]
@@ -130,3 +132,10 @@ def test_nothing_ships_that_was_not_chosen_before_it_was_measured_again(run: lis
     case, strict = Case(tuple(build(run))), rules(*bounds)
     assert decide(case, strict).shipped is None
     assert decide(case, strict).chosen == choose(case, strict)
+
+
+def test_these_samples_are_such_that_something_passes_and_ships() -> None:
+    """Else what holds for all that ships would hold of nothing."""
+    evidence = build([(NAMES[0], 1, 0, 0, "there"), (NAMES[1], 0, 40, 0, "there")])
+    verdict = decided(evidence, rules(3, 2, 1, 3, 9))
+    assert verdict.shipped == NAMES[0] and passing(verdict) == {NAMES[0], REFERENCE}

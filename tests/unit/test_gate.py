@@ -234,6 +234,7 @@ def agreed(n: int = 900, groups: int = 90, disagreements: int = 0, **changed: ob
         bundle=good().bundle,
         reference_bundle=make().bundle,
         index=INPUTS["index"],
+        host_class=INPUTS["host_class"],
         n=n,
         groups=groups,
         disagreements=disagreements,
@@ -255,6 +256,7 @@ FEW = {"n": 200, "groups": 20}
         (agreed(groups=9), "INCONCLUSIVE", "9 groups, 10 would do"),
         (agreed(bundle="x"), "INCONCLUSIVE", "the agreement says nothing: it was made of other bundles"),
         (agreed(candidate="x"), "INCONCLUSIVE", "it compares x with"),
+        (agreed(host_class="elsewhere"), "INCONCLUSIVE", "it was made on another host class"),
         (agreed(index=""), "INCONCLUSIVE", "the clips that these models learnt from were not told apart"),
         (agreed(index="other"), "INCONCLUSIVE", "it was made without their index"),
     ],
@@ -645,6 +647,8 @@ def in_scenarios(one: Evidence, **how: Any) -> Evidence:
         ({"metric": "streams", "min": 6}, "streams ≥ 6", "PASS"),
         ({"metric": "streams", "min": 7}, "streams ≥ 7", "FAIL"),
         ({"metric": "missed_share", "max": 0.001}, "missed_share ≤ 0.001", "PASS"),
+        ({"metric": "latency_p99_ms", "max": 5, "scenario": "camera"}, "latency_p99_ms ≤ 5 in camera", "PASS"),
+        ({"metric": "latency_p99_ms", "max": 0.01, "scenario": "camera"}, "latency_p99_ms ≤ 0.01 in camera", "FAIL"),
         ({"metric": "accuracy", "drop_max": 2, "scenario": "camera"}, "accuracy drop ≤ 2 points in camera", "PASS"),
         ({"metric": "accuracy", "min": 90, "scenario": "camera"}, "accuracy ≥ 90 % in camera", "PASS"),
         ({"metric": "false_alarms_per_hour", "max": 1}, "false_alarms_per_hour ≤ 1", "PASS"),
@@ -767,6 +771,14 @@ def test_a_waiver_of_what_is_no_rule_is_a_config_error(rule: str, reason: str, w
 def test_the_default_rules_are_valid() -> None:
     rules = GateRules.parse(yaml.safe_load((Path(__file__).parents[2] / "conf/gate/default.yaml").read_text()))
     assert rules == RULES
+
+
+@pytest.mark.parametrize("key", ["max", "restless", "guardrail_points"])
+def test_a_yes_is_no_number(key: str) -> None:
+    plain = {"reference": REFERENCE, "rules": [{"metric": "latency_p50_ms", "max": 1}]}
+    (plain["rules"][0] if key == "max" else plain)[key] = yaml.safe_load("yes")
+    with pytest.raises(ConfigError, match=rf"{key}: .*a number is needed, got True"):
+        GateRules.parse(plain)
 
 
 def test_every_mistake_in_the_rules_is_told_at_once() -> None:

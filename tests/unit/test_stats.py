@@ -398,3 +398,13 @@ def test_the_signed_rank_bounds_are_those_of_the_tables() -> None:
 def test_one_process_that_met_a_neighbour_does_not_hide_a_slowdown() -> None:
     logs = np.log([0.82, 1.024, 1.026, 1.028, 1.029, 1.03, 1.031, 1.033, 1.034, 1.036])
     assert np.exp(bounds.mean_low(logs)) < 1 < 1.02 < np.exp(bounds.center_low(logs))
+
+
+def test_what_was_never_answered_is_slower_than_anything() -> None:
+    ms = np.random.default_rng(0).gamma(4, 1, (3, 3000))
+    found = stats.clustered_percentile(ms, 0.99)
+    assert found.low < np.quantile(ms, 0.99) < found.high < np.quantile(ms, 0.999)
+    ms[:, :60] = np.inf
+    assert stats.clustered_percentile(ms, 0.99).value == np.inf
+    few = stats.clustered_percentile(ms[:, 100:110], 0.99)
+    assert (few.value, few.low, few.high) == (None, None, None)

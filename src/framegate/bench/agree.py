@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from framegate.bench import stats
+from framegate.bench.host import host_class, host_digest
 from framegate.contract import (
     Bundle,
     CandidateName,
@@ -163,6 +164,7 @@ def _agreed(candidate: Side, reference: Side, answered: Sequence[tuple[Unlabelle
         bundle=candidate.bundle.info.digest,
         reference_bundle=reference.bundle.info.digest,
         index=index,
+        host_class=host_digest(host_class()),
         n=0,
         groups=0,
         disagreements=0,

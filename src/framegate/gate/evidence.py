@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -167,7 +168,8 @@ class Agreement(Record):
     """agreement.json: how often a candidate and the reference answer otherwise on clips that nobody labelled.
 
     samples.npz beside it: ids, groups, sha256, candidate_top, reference_top, each [n]. `index`: digest of the index
-    whose training and validation clips were left out; empty when there was none.
+    whose training and validation clips were left out; empty when there was none. `host_class`: digest of where it was
+    asked; quantized nets may answer otherwise on another CPU.
     """
 
     format: int = 1
@@ -176,6 +178,7 @@ class Agreement(Record):
     bundle: str  # digest of the candidate's
     reference_bundle: str
     index: str = ""
+    host_class: str = ""
     n: int
     groups: int
     disagreements: int
@@ -213,6 +216,8 @@ class Agreed:
             return "it was made of other bundles"
         if not said.index or said.index != one.measurement.inputs.get("index"):
             return "the clips that these models learnt from were not told apart: it was made without their index"
+        if not said.host_class or said.host_class != one.measurement.inputs.get("host_class"):
+            return "it was made on another host class"
         if len(np.unique(self.sha256)) < len(self.ids):
             return "a clip stands in it twice"
         if (said.n, said.groups, said.disagreements) != found:
@@ -235,9 +240,12 @@ class Agreed:
             raise DataError(f"{path}: missing, or not the samples of agreement.json; run `framegate agree` again")
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(record, *(arrays[name] for name in AGREED))
-        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+                found = cls(record, *(arrays[name] for name in AGREED))
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise DataError(f"{path}: not readable ({error}); run `framegate agree` again") from error
+        if {getattr(found, name).shape for name in AGREED} != {(record.n,)}:
+            raise DataError(f"{path}: not one answer of each for {record.n} clips; run `framegate agree` again")
+        return found
 
 
 AGREED = ("ids", "groups", "sha256", "candidate_top", "reference_top")

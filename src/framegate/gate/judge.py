@@ -43,7 +43,7 @@ def _against(rule: Rule, one: Evidence, name: str, other: Evidence | None, conte
         reason += f"; undecidable: {found.undecidable}" if found.undecidable else ""
     reason += f"; {found.note}" if found.note else ""
     outcome = _outcome(str(rule), rule.metric, status, rule.bound, found.estimate, rule.unit, reason)
-    outcome = outcome.model_copy(update={"kind": rule.kind, "against": name})
+    outcome = outcome.model_copy(update={"kind": rule.kind, "against": name, "scenario": rule.where or ""})
     if rule.about.timed:
         return _believed(outcome, text, context.restless)
     return _by_agreement(rule, outcome, found, one, context)
@@ -68,9 +68,11 @@ def _by_agreement(rule: Rule, outcome: RuleOutcome, found: Found, one: Evidence,
     harm stays proven. Where the labelled clips could have decided, there are two ways to a PASS, each wrong in at
     most 5 %: but the second only if every single disagreement is a loss.
     """
-    route = (rule.kind, rule.where, outcome.against) == ("drop_max", "single_stream", "reference")
-    if not route or outcome.status != "INCONCLUSIVE":
+    if (rule.kind, rule.where) != ("drop_max", "single_stream") or outcome.status != "INCONCLUSIVE":
         return outcome
+    if outcome.against != "reference":
+        way = "; `against: reference` in the rule leaves the champion out" if found.undecidable else ""
+        return outcome.model_copy(update={"reason": outcome.reason + way})
     agreed = context.agreements.get(str(one.name))
     if agreed is None:
         way = "; framegate agree FOLDER compares both on unlabelled clips" if found.undecidable else ""
@@ -86,7 +88,8 @@ def _by_agreement(rule: Rule, outcome: RuleOutcome, found: Found, one: Evidence,
         return outcome.model_copy(update={"reason": reason})
     proven = _outcome(outcome.rule, rule.metric, "PASS", rule.bound, share, rule.unit, "")
     reason = f"{rule} holds by agreement with the reference: {told}; on labelled clips {_found(outcome)}"
-    return proven.model_copy(update={"kind": outcome.kind, "against": outcome.against, "reason": reason})
+    kept = {key: getattr(outcome, key) for key in ("kind", "against", "scenario")}
+    return proven.model_copy(update={**kept, "reason": reason})
 
 
 def disagreement(agreed: Agreed) -> Estimate:

@@ -67,6 +67,11 @@ class Rule(Record):
     def _opposes(cls, against: str | None) -> str | None:
         return against and _one_of("opponent", against, ("reference", "champion", "parent"))
 
+    @field_validator(*BOUNDS, mode="before")
+    @classmethod
+    def _number(cls, bound: Any) -> Any:
+        return _no_switch(bound)
+
     @field_validator(*BOUNDS)
     @classmethod
     def _finite(cls, bound: float | None) -> float | None:
@@ -152,6 +157,13 @@ class Rule(Record):
         return self.runtime in (None, name.runtime) and not alone
 
 
+def _no_switch(value: Any) -> Any:
+    """YAML reads `yes` and `on` as true, and true would be 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"a number is needed, got {value} (YAML reads yes, no, on and off as that)")
+    return value
+
+
 def _one_of(what: str, word: str, known: Iterable[str]) -> str:
     names = list(known)
     if word not in names:
@@ -175,6 +187,11 @@ class GateRules(Record):
     indifference: Share = 0.02
     restless: Annotated[float, Field(gt=0, lt=1)] = 0.05
     guardrail_points: Annotated[float, Field(ge=0, le=100)] | None = 0.0
+
+    @field_validator("indifference", "restless", "guardrail_points", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return _no_switch(value)
 
     @field_validator("reference")
     @classmethod

@@ -72,7 +72,8 @@ def _speed(timed: Evidence) -> str:
 
 def _drop(shipped: Judged, reference: Judged) -> str:
     accuracy = f"accuracy {_accuracy(shipped.evidence)} against {_accuracy(reference.evidence)}"
-    drops = [found for found in shipped.outcomes if (found.kind, found.against) == ("drop_max", "reference")]
+    asked = ("drop_max", "reference", "single_stream")
+    drops = [found for found in shipped.outcomes if (found.kind, found.against, found.scenario) == asked]
     for found in drops:
         if found.value is not None and found.high is not None:
             return f"{accuracy} (drop {found.value:.1f}, at most {found.high:.1f} points; margin {found.bound:.1f})"

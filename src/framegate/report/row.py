@@ -27,7 +27,6 @@ Kind = Literal["shipped", "pass", "fail", "inconclusive"]
 KINDS: dict[Status, Kind] = {"PASS": "pass", "FAIL": "fail", "INCONCLUSIVE": "inconclusive"}
 RANKS: tuple[Kind, ...] = ("shipped", "pass", "fail", "inconclusive")
 LABEL = 34  # characters of a name in a chart
-ELSEWHERE = " in "  # of a rule that names another scenario than its metric's own: `accuracy ... in camera`
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +146,12 @@ def solo_ns(one: Evidence | None) -> NDArray[np.int64] | None:
 
 def is_p99(outcome: RuleOutcome) -> bool:
     """Whether it bounds the p99 of one step, in ms, calls alone and one after the other."""
-    return (outcome.metric, outcome.unit) == ("latency_p99_ms", "ms") and ELSEWHERE not in outcome.rule
+    return (outcome.metric, outcome.unit, outcome.scenario) == ("latency_p99_ms", "ms", "single_stream")
 
 
 def _is_drop(outcome: RuleOutcome) -> bool:
-    about = (outcome.metric, outcome.kind, outcome.against)
-    return about == ("accuracy", "drop_max", "reference") and ELSEWHERE not in outcome.rule
+    about = (outcome.metric, outcome.kind, outcome.against, outcome.scenario)
+    return about == ("accuracy", "drop_max", "reference", "single_stream")
 
 
 def _finite(value: float | None) -> float | None:

@@ -19,6 +19,7 @@ from framegate.bench.stats.accuracy import (
 from framegate.bench.stats.bounds import CONFIDENCE, Estimate, clustered_proportion, proportion, t_quantile
 from framegate.bench.stats.percentiles import (
     MIN_PROCESSES,
+    clustered_percentile,
     min_samples,
     min_samples_without_miss,
     percentile,
@@ -39,6 +40,7 @@ __all__ = [
     "Size",
     "agreement",
     "alarm_rate",
+    "clustered_percentile",
     "clustered_proportion",
     "drop_interval",
     "drop_without",

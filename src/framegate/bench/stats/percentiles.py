@@ -76,6 +76,18 @@ def process_percentile(ns: Nanoseconds, share: float) -> Estimate:
     return Estimate(value, min(low, value), max(high, value), ns.size)
 
 
+def clustered_percentile(ms: Values, share: float) -> Estimate:
+    """A percentile of ms [run, frame], infinite where there was no answer; runs are the clusters.
+
+    Bounds: the quantiles at which the clustered share of slower frames meets 1 - share, as (b) in `process_percentile`.
+    """
+    value = percentile(ms.ravel(), share)
+    low, high = _exceedance_bounds(ms, share) if value is not None and len(ms) > 1 else (None, None)
+    if value is None or low is None or high is None:
+        return Estimate(value, None, None, ms.size)
+    return Estimate(value, min(low, value), max(high, value), ms.size)
+
+
 def _exceedance_bounds(calls: Values, share: float) -> tuple[float | None, float | None]:
     """Bounds of the pooled quantile of calls [process, call]: order statistics found by bisection.
 
