@@ -130,6 +130,16 @@ def test_nothing_ships_when_the_labels_say_nothing(reproduced: Reproduced) -> No
         one.rename(one.with_suffix(".tmp"))
         other.rename(one)
         one.with_suffix(".tmp").rename(other)
+    dense = "cnn_gru-dense-fp32--ort-cpu"
+    declared = yaml.safe_load((copy.path / "conf/candidates.yaml").read_text())
+    exported = {"cnn_gru-dense": declared["exported"]["cnn_gru-dense"]}
+    fewer = {
+        "compressed": {},
+        "exported": exported,
+        "engines": [],
+        "candidates": {dense: declared["candidates"][dense]},
+    }
+    (copy.path / "conf/candidates.yaml").write_text(yaml.safe_dump(declared | fewer, sort_keys=False))
     output = copy.run("dvc", "repro", code=255)
     assert "reference not above chance" in output
     verdict = Verdict.read(copy.path / "exports/verdict.json")

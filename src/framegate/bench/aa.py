@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,7 +162,7 @@ def _load(path: Path) -> Run:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Run(**{**arrays, "load": float(arrays["load"])})
-    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path}: not readable as an A/A run ({error}); delete it and run `framegate aa` again"
         ) from None

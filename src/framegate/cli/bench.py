@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """By what the paths are."""
-    if all(path.suffix == ".onnx" for path in parsed.paths):
+    if all(path.suffix.lower() == ".onnx" or path.is_file() for path in parsed.paths):
         from framegate.bench.foreign import command
 
         if parsed.index:

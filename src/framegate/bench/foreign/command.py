@@ -7,6 +7,7 @@ machine that slows down slows everything alike. Ctrl-C or a model that dies midw
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,10 @@ def run(parsed: argparse.Namespace) -> int:
     """Measure, print, keep. 0 faster, 2 slower, 3 cannot tell; one model: 0. 1 when it was stopped."""
     settings = _settings(parsed)
     shapes = dict(parse_shape(text) for text in parsed.shape)
+    if parsed.out:
+        parsed.out.mkdir(parents=True, exist_ok=True)  # an error now rather than after minutes of timing
+        if not os.access(parsed.out, os.W_OK):
+            raise ConfigError(f"{parsed.out}: not writable; name another folder with -o")
     found, timings = measure(parsed.paths, settings, shapes, parsed.input)
     if parsed.out:
         found = save(found, timings.arrays(), parsed.out)

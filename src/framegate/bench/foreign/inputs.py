@@ -92,14 +92,16 @@ def _named_lengths(
         if not fits(one, shape):
             problems.append(f"--shape of {one.name}: got {list(shape)}, expected {words(one.dtype, one.shape)}")
             continue
-        for axis, size in zip(one.shape, shape, strict=True):
+        for axis, size in zip(one.shape, shape, strict=False):  # of unknown rank: no axis has a name
             if isinstance(axis, str) and lengths.setdefault(axis, size) != size:
                 problems.append(f"--shape of {one.name}: axis {axis} is {size} here and {lengths[axis]} elsewhere")
     return lengths, problems
 
 
 def fits(declared: Declared, shape: Sequence[int]) -> bool:
-    """Whether a shape is one of those that the file declares."""
+    """Whether a shape is one of those that the file declares. ONNX Runtime tells a scalar and any rank alike: []."""
+    if not declared.shape:
+        return True
     pairs = zip(declared.shape, shape, strict=False)
     return len(shape) == len(declared.shape) and all(not isinstance(a, int) or a == b for a, b in pairs)
 
@@ -117,7 +119,8 @@ def draw(declared: Declared, shape: Shape, seed: int, key: str) -> NDArray[Any]:
     if dtype.kind == "f":
         return np.asarray(random.random(shape, np.float32)).astype(dtype)  # via float32: fp16 is rounded once
     if dtype.kind not in "biu":
-        raise ConfigError(f"input {declared.name!r} is {declared.dtype}: no values can be made up for it; give --input")
+        way = "only tensors can be given" if "(" in declared.dtype else "give --input"
+        raise ConfigError(f"input {declared.name!r} is {declared.dtype}: no values can be made up for it; {way}")
     low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.itemsize == 1 and dtype.kind != "b" else (0, 1)
     return np.asarray(random.integers(low, high, shape, endpoint=True)).astype(dtype)
 
@@ -152,7 +155,7 @@ def _load(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {str(name): array for name, array in arrays.items()}
-    except (OSError, ValueError, AttributeError, TypeError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, AttributeError, TypeError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path}: not an npz of plain arrays ({error}); write one by numpy.savez(path, **{{name: array}})"
         ) from error
