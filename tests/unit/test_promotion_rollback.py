@@ -50,7 +50,7 @@ def test_while_held_ship_leaves_it_and_says_so(two: Path) -> None:
 def test_while_held_a_verdict_for_the_same_bundle_is_not_said_to_be_kept_out(two: Path) -> None:
     rollback(two, None, "", "2026-01-03", NO_REGISTRY)
     judged(two, A)
-    assert "names the same bundle; `framegate promotions release`" in ship(two, origin(4), NO_REGISTRY).notes[0]
+    assert "names the same; `framegate promotions release`" in ship(two, origin(4), NO_REGISTRY).notes[0]
 
 
 def test_while_held_a_lost_shipped_folder_comes_back_from_the_archive(two: Path) -> None:

@@ -168,12 +168,9 @@ def _settle(exports: Path, number: int, registry: Registry | Skipped, notes: tup
 
 
 def _kept(exports: Path, hold: Hold, verdict: Verdict) -> str:
-    same = check_archive(exports, hold.promotion).bundle == verdict.bundle
-    what = (
-        "the present verdict names the same bundle"
-        if same
-        else f"{verdict.shipped} of the present verdict is not shipped"
-    )
+    held = check_archive(exports, hold.promotion)
+    same = (held.bundle, held.candidate) == (verdict.bundle, verdict.shipped)
+    what = "the present verdict names the same" if same else f"{verdict.shipped} of the present verdict is not shipped"
     return f"{hold}: {what}; `framegate promotions release` {'ends the hold' if same else 'lets it'}"
 
 
