@@ -1,6 +1,8 @@
 """A/A: the plan is fixed, runs are resumed, and the tally counts what was claimed."""
 
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -92,6 +94,14 @@ def test_runs_taken_together_have_the_pairs_of_all() -> None:
     found = {one.way: one for one in tally([made(1.0, seed=i) for i in range(9)], plan(), {"p50": 0.02, "p99": 0.1})}
     assert found["p99, 10 pairs"].runs == 9 and found["p99, 40 pairs"].runs == 2
     assert found["p99, 40 pairs"].reach < found["p99, 10 pairs"].reach and "p99, 160 pairs" not in found
+
+
+def test_a_ratio_far_off_does_not_flatten_the_picture() -> None:
+    near = draw([made(1.0, seed=k) for k in range(3)], plan(), 0.02)
+    calm = made(1.0, seed=0)
+    off = draw([replace(calm, naive_second_ns=2 * calm.naive_first_ns)], plan(), 0.02)
+    assert "one after the other, 0 beyond" not in off and "one after the other, 1 beyond the edge" in off
+    assert re.findall(r'<line class="grid"[^>]*>', near) == re.findall(r'<line class="grid"[^>]*>', off)
 
 
 def test_the_command_prints_every_way_and_draws_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
