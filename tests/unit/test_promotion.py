@@ -10,6 +10,7 @@ import pytest
 
 from framegate.cli import main
 from framegate.contract import Bundle, BundleError, DataError, NothingShipped, Verdict, Waiver, sha256_file
+from framegate.dvclock import Lock, md5_of
 from framegate.promotion import Promotion
 from framegate.promotion.archive import check_promotion, locked
 from framegate.promotion.record import archived
@@ -60,6 +61,23 @@ def test_what_did_not_pass_does_not_ship_whatever_the_verdict_says(exports: Path
         with pytest.raises(DataError, match="ships without having passed"):
             ship(exports, origin(), NO_REGISTRY)
     assert not (exports / "shipped").exists()
+
+
+def test_a_verdict_that_the_gate_stage_did_not_write_does_not_ship(exports: Path) -> None:
+    from pipelines.ship import check_gate
+
+    judged(exports, A)
+    (exports / "hosts.json").write_text('{"abcdefabcdef": "0"}')
+    outs = [{"path": str(exports / name), "md5": md5_of(exports / name)} for name in ("verdict.json", "hosts.json")]
+    lock = Lock(Path("dvc.lock"), {"gate": {"outs": outs}})
+    assert check_gate(lock, exports) == ["abcdefabcdef"]
+    judged(exports, B)
+    with pytest.raises(DataError, match=r"verdict.json: changed after the gate stage wrote it"):
+        check_gate(lock, exports)
+    judged(exports, A)  # writes an empty hosts.json
+    with pytest.raises(DataError, match=r"hosts.json: changed after"):
+        check_gate(lock, exports)
+    assert check_gate(Lock(Path("dvc.lock"), {}), exports) == []
 
 
 def test_a_damaged_promotion_keeps_its_number_and_stands_in_nobodys_way(exports: Path) -> None:
