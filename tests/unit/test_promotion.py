@@ -20,21 +20,6 @@ from tests.promoted import NO_REGISTRY, A, B, contents, interrupt, judged, origi
 WAIVED = (Waiver(rule="latency_p50_ms ≤ 0.5 x parent", reason="a demonstration"),)
 
 
-@pytest.fixture
-def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Path("exports")
-
-
-@pytest.fixture
-def two(exports: Path) -> Path:
-    """A shipped, then B."""
-    ship_of(exports, A, day=1)
-    ship_of(exports, B, day=2)
-    return exports
-
-
 # --- the archive ------------------------------------------------------------------------------------
 
 

@@ -13,21 +13,6 @@ from framegate.promotion.ship import release, rollback, ship
 from tests.promoted import NO_REGISTRY, A, B, contents, interrupt, judged, origin, ship_of, shipped
 
 
-@pytest.fixture
-def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Path("exports")
-
-
-@pytest.fixture
-def two(exports: Path) -> Path:
-    """A shipped, then B."""
-    ship_of(exports, A, day=1)
-    ship_of(exports, B, day=2)
-    return exports
-
-
 def test_rollback_puts_the_previous_champion_back_and_holds_it(two: Path) -> None:
     rollback(two, None, "wrong on rainy days", "2026-01-03", NO_REGISTRY)
     assert shipped(two).number == 1 and contents(two / "shipped") == contents(two / "promotions/1")

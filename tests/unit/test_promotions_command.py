@@ -11,24 +11,9 @@ from framegate.promotion import Promotion
 from framegate.promotion import archive as archive_module
 from framegate.promotion.archive import check_promotion
 from framegate.promotion.ship import challenge, rollback, ship
-from tests.promoted import NO_REGISTRY, A, B, judged, measured, origin, ship_of, shipped
+from tests.promoted import NO_REGISTRY, A, B, judged, measured, origin, shipped
 
 WAIVED = (Waiver(rule="latency_p50_ms ≤ 0.5 x parent", reason="a demonstration"),)
-
-
-@pytest.fixture
-def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Path("exports")
-
-
-@pytest.fixture
-def two(exports: Path) -> Path:
-    """A shipped, then B."""
-    ship_of(exports, A, day=1)
-    ship_of(exports, B, day=2)
-    return exports
 
 
 def test_list_marks_the_champion_the_hold_and_the_challenger(two: Path, capsys: pytest.CaptureFixture[str]) -> None:

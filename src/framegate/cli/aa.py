@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from framegate.bench import aa
+from framegate.bench import aa, stats
 from framegate.contract import Bundle, CandidateName, ConfigError, Verdict, write_text
 from framegate.report.aa import draw
 from framegate.runtime.session import RUNTIMES
@@ -40,6 +40,8 @@ def run(parsed: argparse.Namespace) -> int:
     folder = parsed.bundle or _reference()
     bundle = Bundle.load(folder)
     settings = ("pairs", "blocks", "calls", "threads", "seed", "slowdown", "power_every")
+    if parsed.runs < stats.min_runs(0):
+        print(f"{parsed.runs} runs cannot show that at most 1 % alarm: that takes {stats.min_runs(0)}", file=sys.stderr)
     plan = aa.plan_of(bundle, parsed.runtime, parsed.runs, **{key: getattr(parsed, key) for key in settings})
     done = aa.measure_runs(folder, plan, parsed.out)
     for _ in tqdm(done, total=plan.runs, unit="run", disable=not sys.stderr.isatty()):
