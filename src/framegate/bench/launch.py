@@ -8,13 +8,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 
-from framegate.contract import FramegateError
+from framegate.contract import FramegateError, RuntimeUnavailable, write_json
 
 WORKER = (sys.executable, "-m", "framegate.bench.worker")
 
@@ -72,6 +72,23 @@ def launch(
         raise WorkerStopped(outcome["status"], outcome["reason"])
     with np.load(out, allow_pickle=False) as arrays:
         return dict(arrays), outcome["session"]
+
+
+def answer(out: Path, work: Callable[[], tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """The other end of `launch`, in the worker: do the work, leave its arrays in `out`, and last what came of it.
+
+    `work` gives arrays and what it says of its session. What is not possible here is skipped, what goes wrong failed.
+    """
+    try:
+        arrays, session = work()
+    except FramegateError as error:
+        status = "skipped" if isinstance(error, RuntimeUnavailable) else "failed"
+        outcome: dict[str, Any] = {"status": status, "reason": str(error)}
+    else:
+        with out.open("wb") as file:
+            np.savez(file, **arrays)
+        outcome = {"status": "done", "reason": "", "session": session}
+    write_json(out.with_suffix(".json"), outcome)
 
 
 def _feed(process: subprocess.Popen[bytes], feed: Iterable[bytes]) -> None:

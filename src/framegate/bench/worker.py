@@ -21,6 +21,7 @@ from framegate.bench.camera import CameraSettings, answer_kept, find_frame_strea
 from framegate.bench.clock import WallClock
 from framegate.bench.host import peak_memory_bytes
 from framegate.bench.latency import Lane, Slowed, time_pair, time_solo
+from framegate.bench.launch import answer
 from framegate.bench.scenario import (
     OfflineSettings,
     ServerSettings,
@@ -30,7 +31,7 @@ from framegate.bench.scenario import (
     time_server,
 )
 from framegate.bench.streams import run_streams
-from framegate.contract import Bundle, FramegateError, Record, RuntimeUnavailable, write_json
+from framegate.contract import Bundle, FramegateError, Record
 from framegate.runtime.ort import check_clip_graph
 from framegate.runtime.session import Frames, Session, open_session, run_clips
 
@@ -188,23 +189,15 @@ def _read(stream: BufferedReader, shape: tuple[int, ...]) -> Frames:
     return clips
 
 
-def run(job: Job, out: Path, stream: BufferedReader) -> dict[str, Any]:
-    """Do the job; the arrays go to `out`, the returned facts say how it went."""
-    try:
-        session, arrays = JOBS[job.kind](job, stream)
-    except RuntimeUnavailable as error:
-        return {"status": "skipped", "reason": str(error)}
-    except FramegateError as error:
-        return {"status": "failed", "reason": str(error)}
-    with out.open("wb") as file:
-        np.savez(file, **arrays)
-    return {"status": "done", "reason": "", "session": asdict(session.info)}
-
-
 def main(argv: list[str]) -> None:
-    """JOB.json OUT.npz; the outcome is written to OUT.json, last."""
-    job, out = Job.read(Path(argv[0])), Path(argv[1])
-    write_json(out.with_suffix(".json"), run(job, out, cast(BufferedReader, sys.stdin.buffer)))
+    """JOB.json OUT.npz; see `launch.answer`."""
+    job, stream = Job.read(Path(argv[0])), cast(BufferedReader, sys.stdin.buffer)
+
+    def work() -> tuple[dict[str, Any], dict[str, Any]]:
+        session, arrays = JOBS[job.kind](job, stream)
+        return arrays, asdict(session.info)
+
+    answer(Path(argv[1]), work)
 
 
 if __name__ == "__main__":

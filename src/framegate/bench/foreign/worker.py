@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from framegate.bench.host import peak_memory_bytes
 from framegate.bench.latency import time_pair, time_solo
-from framegate.contract import FramegateError, Record, RuntimeUnavailable, write_json
+from framegate.bench.launch import answer
+from framegate.contract import Record
 from framegate.runtime.raw import ModelError, RawSession, open_raw, raw_backend
 
 TRY_NS = 300_000_000  # how long a model is tried, to plan the rest
@@ -150,23 +151,10 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, np.ndarray | np.generic) and np.asarray(value).dtype.kind in "biufc"
 
 
-def run(job: ForeignJob, out: Path) -> dict[str, Any]:
-    """Do the job; the arrays go to `out`, the returned facts say how it went."""
-    try:
-        arrays, facts = JOBS[job.kind](job)
-    except RuntimeUnavailable as error:
-        return {"status": "skipped", "reason": str(error)}
-    except FramegateError as error:
-        return {"status": "failed", "reason": str(error)}
-    with out.open("wb") as file:
-        np.savez(file, **arrays)
-    return {"status": "done", "reason": "", "session": facts}
-
-
 def main(argv: list[str]) -> None:
-    """JOB.json OUT.npz; the outcome is written to OUT.json, last."""
-    job, out = ForeignJob.read(Path(argv[0])), Path(argv[1])
-    write_json(out.with_suffix(".json"), run(job, out))
+    """JOB.json OUT.npz; see `launch.answer`."""
+    job = ForeignJob.read(Path(argv[0]))
+    answer(Path(argv[1]), lambda: JOBS[job.kind](job))
 
 
 if __name__ == "__main__":
