@@ -1,16 +1,16 @@
-# make repro | test | env | ui          PYTHON=python3.12 make repro   for another interpreter
+# make repro | test | env | ui | triton-env          PYTHON=python3.12 make repro   for another interpreter
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
-DEFAULT := train,openvino
+DEFAULT := train,openvino,serve
 TEST := $(DEFAULT),tensorrt,dev
 EVERY := $(TEST)
 ifneq ($(shell command -v nvidia-smi),)
 EVERY := $(EVERY),cuda
 endif
 
-.PHONY: repro test env ui
+.PHONY: repro test env ui triton-env
 
 repro: $(VENV)/.repro data
 	dvc repro
@@ -32,6 +32,15 @@ data: | $(VENV)/.repro
 $(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==0.13.8
+
+# The real Triton, for `pytest -m triton`: an environment of its own, since its Python backend needs numpy < 2.
+triton-env: .venv-triton/.done
+
+.venv-triton/.done: | $(VENV)/bin/uv
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-triton
+	$(BIN)/uv pip install --quiet --python .venv-triton/bin/python --no-deps nvidia-pytriton==0.7.0
+	$(BIN)/uv pip install --quiet --python .venv-triton/bin/python numpy==1.26.4 onnxruntime==1.31.1
+	touch $@
 
 define install
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[$(1)]'

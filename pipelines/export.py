@@ -1,5 +1,6 @@
 """Stage export: one trained net -> its bundles, fp32 and int8, proved equal to the net on real clips."""
 
+from collections import Counter
 from pathlib import Path
 
 from framegate.contract import REFUSED, Lineage, ParityError, atomic_folder, digest_of, write_json
@@ -24,12 +25,14 @@ def export(cfg: Config, out: Path) -> Facts:
         parity=windows(reader, "val", cfg.export.parity_clips),
         calibration_splits=splits(reader, "train", cfg.export.calibration_clips),
     )
+    counts = Counter(index.clips[position].label for position in index.split("train"))
     config = digest_of([card.model_dump(mode="json"), cfg.export.model_dump(mode="json")])
     lineage = Lineage(
         dataset=index.dataset,
         config=config,
         weights=card.weights_sha256,
         golden=tuple(splits(reader, "val", GOLDEN_CLIPS)),
+        label_counts=tuple(counts[label] for label in index.labels),
     )
     source = Source(net, card, lineage)
     settings = ExportSettings(**cfg.export.model_dump())

@@ -64,9 +64,12 @@ def make_bundle(
         clip=SPEC,
         state_size=4,
         step=GraphSpec(
-            inputs=(_spec("frame", "uint8", "N", 16, 16, 3),), outputs=(_spec("logits", "float32", "N", 3),)
+            inputs=(_spec("frame", "uint8", "N", 16, 16, 3), _spec("state", "float32", "N", 4)),
+            outputs=(_spec("logits", "float32", "N", 3), _spec("next_state", "float32", "N", 4)),
         ),
-        clip_graph=GraphSpec(inputs=(), outputs=()),
+        clip_graph=GraphSpec(
+            inputs=(_spec("frames", "uint8", "N", "T", 16, 16, 3),), outputs=(_spec("logits", "float32", "N", 3),)
+        ),
         parameters=weights.size,
         macs_per_frame=weights.size,
         lineage=Lineage(dataset="d", config="c", weights="w"),

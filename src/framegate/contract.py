@@ -8,6 +8,7 @@ Errors::
     +-- ConfigError            a setting that cannot work
     +-- DataError              a data set that cannot work
     |   +-- MediaError         one file that cannot be decoded
+    |       +-- MediaTooLarge  ... because it is beyond the limits
     +-- BundleError            a bundle that is not what it says
     +-- ParityError            an exported graph that does not compute what it was exported from
     +-- RuntimeUnavailable     a runtime or device that was asked for and is not here
@@ -56,6 +57,10 @@ class MediaError(DataError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
         return type(self), (self.path, self.reason)
+
+
+class MediaTooLarge(MediaError):
+    """A file that asks for more than the limits allow."""
 
 
 class BundleError(FramegateError):
@@ -154,6 +159,7 @@ class Lineage(Record):
     parent: str | None = None  # digest of the fp32 bundle that an int8 bundle was made from
     calibration: tuple[str, ...] = ()  # ids of the training clips that an int8 bundle was calibrated on
     golden: tuple[str, ...] = ()  # ids of the clips in golden.npz, never of the test split
+    label_counts: tuple[int, ...] = ()  # training clips of each label, in the order of `labels`
 
 
 class Parity(Record):

@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 from pydantic import Field
 
-from framegate.contract import MediaError, Record
+from framegate.contract import MediaError, MediaTooLarge, Record
 
 Pixels = NDArray[np.uint8]  # u8 [h,w,3] RGB, 0..255
 
@@ -59,9 +59,10 @@ def check_file(path: Path) -> None:
         raise MediaError(path, "empty file")
 
 
-def check_size(path: Path, width: int, height: int, limits: MediaLimits) -> None:
+def check_size(path: Path | str, width: int, height: int, limits: MediaLimits) -> None:
+    """MediaError when a frame is larger than the limits allow."""
     if width * height > limits.max_pixels:
-        raise MediaError(path, f"frames of {width} x {height} pixels; the limit is {limits.max_pixels:,} pixels")
+        raise MediaTooLarge(path, f"frames of {width} x {height} pixels; the limit is {limits.max_pixels:,} pixels")
 
 
 # --- decoding ---------------------------------------------------------------------------------
@@ -97,6 +98,8 @@ def _decode(path: Path, container: av.container.InputContainer, limits: MediaLim
     if not container.streams.video:
         raise MediaError(path, "no video stream")
     stream = container.streams.video[0]
+    if getattr(stream, "codec_context", None) is None:  # its size, too, is the codec's to know
+        raise MediaError(path, "a video stream of a codec that is not known here")
     check_size(path, stream.width, stream.height, limits)
     stream.codec_context.thread_count = 1
     clock = _Clock(float(1 / stream.average_rate) if stream.average_rate else UNKNOWN_FRAME_S)
@@ -133,9 +136,9 @@ class _Clock:
 
 def _check_length(path: Path, count: int, time_s: float, limits: MediaLimits) -> None:
     if count > limits.max_frames:
-        raise MediaError(path, f"more than {limits.max_frames:,} frames, the limit")
+        raise MediaTooLarge(path, f"more than {limits.max_frames:,} frames, the limit")
     if time_s > limits.max_seconds:
-        raise MediaError(path, f"a frame at {time_s:.1f} s; the limit is {limits.max_seconds:.1f} s")
+        raise MediaTooLarge(path, f"a frame at {time_s:.1f} s; the limit is {limits.max_seconds:.1f} s")
 
 
 def _check_complete(

@@ -247,6 +247,12 @@ def test_sound_without_pictures_is_refused(tmp_path: Path) -> None:
     assert refused(path) == "no video stream"
 
 
+def test_a_codec_that_is_not_known_is_refused(make_clip, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    assert refused(path) == "a video stream of a codec that is not known here"
+
+
 def test_a_video_without_frames_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "none.mkv"
     with av.open(str(path), "w") as container:

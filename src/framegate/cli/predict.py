@@ -7,18 +7,15 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-
 from framegate.bench.host import host_class
-from framegate.contract import Bundle, BundleError, Verdict
+from framegate.contract import Bundle
 from framegate.media import MediaLimits, read_clip
-from framegate.promotion.archive import VERDICT
 from framegate.promotion.record import FILE, read_record
-from framegate.promotion.serving import check_host, remarks
+from framegate.promotion.serving import check_host, check_there, remarks
 from framegate.runtime.session import RUNTIMES, Session, open_session
+from framegate.timeline import Span, Spans, softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +30,17 @@ class Segment:
 
 def predict(session: Session, path: Path) -> Iterator[Segment]:
     """Maximal runs of the top label of the step's softmax, from a video or an image. Raises MediaError."""
-    seconds, state = 1 / session.clip.fps, session.init_state(1)
-    steps = []
+    spans, state = Spans(1 / session.clip.fps), session.init_state(1)
     for frame in read_clip(path, session.clip, MediaLimits()):
         logits, state = session.step(frame.pixels[None], state)
-        shares = np.exp(logits[0] - logits[0].max())
-        steps.append((frame.time_s, int(logits[0].argmax()), float(shares.max() / shares.sum())))
-    for top, run in groupby(steps, key=lambda step: step[1]):
-        times, _, shares_of_top = zip(*run, strict=True)
-        probability = round(float(np.mean(shares_of_top)), 4)
-        yield Segment(round(times[0], 3), round(times[-1] + seconds, 3), session.labels[top], probability)
+        if ended := spans.add(frame.time_s, softmax(logits[0])):
+            yield _segment(ended, session)
+    if last := spans.end():
+        yield _segment(last, session)
+
+
+def _segment(span: Span, session: Session) -> Segment:
+    return Segment(span.start_s, span.end_s, session.labels[span.top], round(float(span.shares[span.top]), 4))
 
 
 def open_shipped(folder: Path, runtime: str | None, threads: int | None, accept_host: bool = False) -> Session:
@@ -50,8 +48,7 @@ def open_shipped(folder: Path, runtime: str | None, threads: int | None, accept_
 
     Errors as of `check_host`, unless the host is accepted whatever it is.
     """
-    if not folder.is_dir():
-        raise BundleError(f"{folder}: no such folder; {_why_not_there(folder)}name a bundle with --bundle")
+    check_there(folder)
     if accept_host:
         promotion = read_record(folder / FILE)
         notes = remarks(promotion, runtime) if promotion else ()
@@ -61,16 +58,6 @@ def open_shipped(folder: Path, runtime: str | None, threads: int | None, accept_
         print(f"note: {note}", file=sys.stderr)
     runtime = runtime or (promotion.runtime if promotion else "ort-cpu")
     return open_session(Bundle.load(folder), runtime, threads or (promotion.threads if promotion else 1))
-
-
-def _why_not_there(folder: Path) -> str:
-    path = folder.parent / VERDICT
-    if not path.is_file():
-        return "run `dvc repro` to ship a model, or "
-    verdict = Verdict.read(path)
-    if verdict.shipped is None:
-        return f"{path} ships nothing: {verdict.sentence} To use another, "
-    return f"`dvc repro -f -s ship` ships {verdict.shipped} again, or "
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from framegate.bench.host import CPU, serving_class
-from framegate.contract import BundleError, RuntimeUnavailable
+from framegate.contract import BundleError, RuntimeUnavailable, Verdict
+from framegate.promotion.archive import VERDICT
 from framegate.promotion.record import FILE, SHIPPED, Promotion, read_record
 
 ACCEPT = "--accept-host"
@@ -46,6 +47,22 @@ def remarks(promotion: Promotion, runtime: str | None) -> tuple[str, ...]:
     if runtime not in (None, promotion.runtime):
         lines.append(f"the verdict was about {promotion.runtime}, not {runtime}: it proves nothing of this speed")
     return tuple(lines)
+
+
+def check_there(folder: Path) -> None:
+    """BundleError when there is no such folder: why nothing shipped, and what to do."""
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such folder; {_why_not_there(folder)}name a bundle with --bundle")
+
+
+def _why_not_there(folder: Path) -> str:
+    path = folder.parent / VERDICT
+    if not path.is_file():
+        return "run `dvc repro` to ship a model, or "
+    verdict = Verdict.read(path)
+    if verdict.shipped is None:
+        return f"{path} ships nothing: {verdict.sentence} To use another, "
+    return f"`dvc repro -f -s ship` ships {verdict.shipped} again, or "
 
 
 def _way_out(folder: Path, here: Mapping[str, Any]) -> str:
