@@ -1,0 +1,1 @@
+"""Serving: what the gate shipped, on live streams and requests, over HTTP, gRPC and WebSocket."""
