@@ -16,6 +16,8 @@ from framegate.contract import FramegateError, Status, nearest
 
 COMMANDS: dict[str, str] = {
     "predict": "labels over time, from the shipped model",
+    "serve": "the shipped model on live streams: HTTP, gRPC, WebSocket",
+    "watch": "cameras, files and folders: alerts as JSON lines or by webhook, and how each camera fares",
     "promotions": "what shipped, and back: list, show, rollback, release",
     "ship": "a challenger: what passes when a rule is waived",
     "report": "the verdict as a page, or as Markdown for a pull request",
@@ -24,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "agree": "how often a candidate and the reference disagree on clips that nobody labelled",
     "aa": "one model against itself: false alarms and power of the comparison on this machine",
     "bench": "latency, memory and size of any ONNX file, or which of two is faster",
+    "triton-repo": "what ships, as a model repository of Triton Inference Server",
     "doctor": "runtimes, providers, GPU, TensorRT here, each with a reason",
 }
 EXIT_CODES: dict[Status, int] = {"PASS": 0, "FAIL": 2, "INCONCLUSIVE": 3}
@@ -73,8 +76,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def module(name: str) -> Command:
     """The module of a command."""
-    return cast(Command, importlib.import_module(f"framegate.cli.{name}"))
-
-
-if __name__ == "__main__":
-    main()
+    return cast(Command, importlib.import_module(f"framegate.cli.{name.replace('-', '_')}"))

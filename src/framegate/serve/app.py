@@ -1,0 +1,121 @@
+"""The HTTP application: routes over an engine. What every request passes first is `guard`'s."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+from fastapi import FastAPI, Query, Request, WebSocket
+from fastapi.responses import Response, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+
+from framegate.serve.engine import Engine
+from framegate.serve.errors import ServeError
+from framegate.serve.infer import Inference
+from framegate.serve.pages import live_page
+from framegate.serve.peers import Peers
+from framegate.serve.predict import Uploads
+from framegate.serve.rest import error_response, make_router
+from framegate.serve.uploads import received
+from framegate.serve.websocket import serve_stream
+
+NDJSON = "application/x-ndjson"
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "not a video or image that can be decoded"},
+    413: {"description": "beyond the limits"},
+    415: {"description": "neither a video nor an image"},
+    503: {"description": "busy; Retry-After says when to come back"},
+}
+
+
+class Label(BaseModel):
+    """A class and its mean probability over a span."""
+
+    name: str
+    probability: float
+
+
+class SpanOfTime(BaseModel):
+    """A maximal run of one top label."""
+
+    start_s: float
+    end_s: float
+    labels: list[Label]
+
+
+def create_app(engine: Engine, inference: Inference, peers: Peers, private: Path) -> FastAPI:
+    """All routes of the server; uploads are kept in the folder `private` while they are in work."""
+    summary = "Video models that the gate shipped, on live streams."
+    app = FastAPI(title="framegate", summary=summary, docs_url=None, redoc_url=None)  # those pages load foreign scripts
+    app.add_exception_handler(ServeError, _as_json)
+    app.add_exception_handler(ClientDisconnect, _nobody)
+    app.include_router(make_router(inference, peers))
+    app.include_router(live_page(engine.name))
+    _add_predict(app, engine, private)
+    _add_metrics(app, engine)
+
+    @app.websocket("/v1/streams/{model}")
+    async def streams(socket: WebSocket, model: str) -> None:
+        await serve_stream(socket, engine, model)
+
+    return app
+
+
+async def _nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # the client left; nobody reads it
+
+
+async def _as_json(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServeError)
+    return error_response(error)
+
+
+def _add_predict(app: FastAPI, engine: Engine, private: Path) -> None:
+    uploads = Uploads(engine)
+    upload = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]}
+    body = {"content": {"multipart/form-data": {"schema": upload}}}
+
+    @app.post("/v1/predict", response_model=list[SpanOfTime], responses=ERRORS, openapi_extra={"requestBody": body})
+    async def predict(request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 5) -> Response:
+        """Labels per span of time of an uploaded video or image: a multipart field `file`, or the file as the body.
+
+        `Accept: application/x-ndjson` gives each span on a line of its own as soon as it ends.
+        """
+        lines = _lines(request, uploads, private, engine.limits.max_upload, top)
+        version = {"Framegate-Version": (await anext(lines)).decode()}
+        if NDJSON in request.headers.get("accept", ""):
+            first = await anext(lines, b"")  # what fails before the first span has a status of its own
+            return StreamingResponse(_after(first, lines), media_type=NDJSON, headers=version)
+        spans = [orjson.loads(line) async for line in lines]
+        return Response(orjson.dumps(spans), media_type="application/json", headers=version)
+
+
+async def _lines(
+    request: Request, uploads: Uploads, private: Path, limit: int, top: int
+) -> AsyncGenerator[bytes, None]:
+    """The version that answers, then each span as a line of JSON."""
+    with uploads.admitted():
+        async with received(request, private, limit) as path:
+            async for answer in uploads.answers(path, top, request.is_disconnected):
+                yield answer.encode() if isinstance(answer, str) else orjson.dumps(answer) + b"\n"
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A stream whose status is sent: what fails now is its last line."""
+    try:
+        yield first
+        async for line in rest:
+            yield line
+    except ServeError as error:
+        yield orjson.dumps({"error": str(error)}) + b"\n"
+
+
+def _add_metrics(app: FastAPI, engine: Engine) -> None:
+    @app.get("/metrics", response_class=Response)
+    def metrics() -> Response:
+        """Prometheus' text format."""
+        return Response(engine.metrics.text(), media_type=CONTENT_TYPE_LATEST)
