@@ -1,0 +1,1 @@
+"""Cameras that are watched: sources that are pulled, their health, alerts, and where those go."""
