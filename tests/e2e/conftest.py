@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,16 +52,32 @@ class Clone:
 
     def run(self, *words: str, code: int | tuple[int, ...] = 0, **environment: str) -> str:
         """Standard output and error together; fails the test unless the exit code is `code`, or one of them."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        kept = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI" and not k.startswith("GIT_")}
         done = subprocess.run(
-            words, cwd=self.path, env={**kept, "PATH": path, **environment},
+            words, cwd=self.path, env={**self._environment(), **environment},
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         assert done.returncode in (code if isinstance(code, tuple) else (code,)), (
             f"{' '.join(words)} -> {done.returncode}\n{done.stdout}"
         )
         return done.stdout
+
+    @contextmanager
+    def started(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command that runs until the end of the context; then SIGTERM, after which its exit code has to be 0."""
+        process = subprocess.Popen(words, cwd=self.path, env=self._environment())
+        try:
+            yield process
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        kept = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI" and not k.startswith("GIT_")}
+        return {**kept, "PATH": path}
 
     def edit(self, file: str, **changed: object) -> None:
         """Replace top-level keys of a YAML file; a dict is merged into the one that is there."""

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -159,6 +161,8 @@ NOT_RUN = (
     "dvc push",
     "mlflow ui",
     "framegate promotions rollback",
+    "framegate serve",  # these two by the test after
+    "curl",
 )
 SHORTER = {  # the same commands on less: an hour as printed, or more than one bundle
     "framegate aa --runs 299": "framegate aa --runs 1 --pairs 2 --blocks 1 --calls 5",
@@ -190,3 +194,31 @@ def test_readme_commands_work(reproduced: Reproduced) -> None:
         elif not command.startswith(NOT_RUN):
             text = next((command.replace(*pair) for pair in SHORTER.items() if pair[0] in command), command)
             clone.run("bash", "-c", text, code=(0, 2, 3) if command.startswith(JUDGES) else 0)
+
+
+def test_readme_clients_are_answered_by_the_server_that_it_starts(reproduced: Reproduced) -> None:
+    """`framegate serve` as printed but for the ports, then curl and the snippets in Python as printed."""
+    clone, _ = reproduced
+    shutil.copy2(clone.path / "data/left/001.mp4", clone.path / "clip.mp4")
+    ports = clone.path / "ports.json"
+    (serve,) = (command for command in readme_commands() if command.startswith("framegate serve"))
+    with clone.started(*serve.split(), "--port", "0", "--grpc-port", "0", "--ports-file", str(ports)) as process:
+        wait_for(ports, process)
+        port = str(json.loads(ports.read_text())["http"])
+        (curl,) = (command for command in readme_commands() if command.startswith("curl"))
+        spans = json.loads(clone.run("bash", "-c", f"{curl.replace('8000', port)} --silent"))
+        said = json.loads(clone.run("framegate", "predict", "clip.mp4", "--json").splitlines()[-1])
+        assert [span["labels"][0]["name"] for span in spans] == [segment["label"] for segment in said]
+        snippets = [part.split("```")[0] for part in (ROOT / "README.md").read_text().split("```python\n")[1:]]
+        stream, sequence = (clone.run("python", "-c", code.replace("8000", port)) for code in snippets)
+        answers = [json.loads(line) for line in stream.splitlines()]
+        assert [one.get("event") for one in answers] == ["ready", *[None] * 6, "end"]
+        assert set(sequence.split()) <= {"left", "right"} and len(sequence.split()) == 6
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until the file is there; a process that ends before is a failure."""
+    deadline = time.monotonic() + 60
+    while not path.is_file():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,130 @@
+"""Requests of the protocol that cannot be meant: refused alike over HTTP and gRPC; the sequence is as it was."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from tests.running import INFER, Server, asked, logits_of, message, offline
+from tests.served import color
+
+FRAMES = [color(k % 3, seed=k) for k in range(5)]
+ONE = FRAMES[0][None]
+
+
+def over_http(server: Server, change: dict[str, Any], parameters: dict[str, Any]) -> tuple[str, str]:
+    """What a request is refused with: a status as gRPC calls it, and the text."""
+    body = asked(ONE, **parameters)
+    body["inputs"][0] |= change
+    answer = server.post(INFER, json=body)
+    names = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 504: "DEADLINE_EXCEEDED", 200: "OK"}
+    return names[answer.status_code], answer.json().get("error", "")
+
+
+def over_grpc(server: Server, change: dict[str, Any], parameters: dict[str, Any]) -> tuple[str, str]:
+    """The same."""
+    made = message(ONE, **parameters)
+    if "name" in change:
+        made.inputs[0].name = change["name"]
+    if "datatype" in change:
+        made.inputs[0].datatype = change["datatype"]
+    if "shape" in change:
+        made.inputs[0].ClearField("shape")
+        made.inputs[0].shape.extend(change["shape"])
+    if "data" in change:
+        made.raw_input_contents[0] = bytes(change["data"])
+    with server.stub() as stub:
+        try:
+            stub.ModelInfer(made, timeout=30)
+        except grpc.RpcError as error:
+            return error.code().name, error.details()
+    return "OK", ""
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "shape": ({"shape": [1, 16, 12, 4]}, "unexpected shape for input 'frame'"),
+    "rank": ({"shape": [16, 16, 3]}, "unexpected shape for input 'frame'"),
+    "bytes and shape": ({"shape": [2, 16, 16, 3]}, "size|Shape"),
+    "negative shape": ({"shape": [-1, 16, 16, 3]}, "shape"),
+    "huge shape": ({"shape": [2**40, 2**20, 1, 1], "data": []}, "shape"),
+    "type": ({"datatype": "FP32"}, "data-type is 'FP32', but model"),
+    "no type": ({"datatype": "FLOAT"}, "invalid datatype"),
+    "name": ({"name": "image"}, "unexpected inference input 'image'"),
+}
+
+
+@pytest.mark.parametrize("over", [over_http, over_grpc])
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_tensor_is_refused_by_what_is_wrong(server: Server, what: str, over: Any) -> None:
+    change, words = WRONG[what]
+    for parameters in ({}, {"sequence_id": 77, "sequence_start": True}):
+        status, told = over(server, change, parameters)
+        assert status == "INVALID_ARGUMENT", told
+        assert any(word in told for word in words.split("|")), told
+    assert "must specify the START flag" in over(server, {}, {"sequence_id": 77})[1], "a refused START starts nothing"
+
+
+@pytest.mark.parametrize("over", [over_http, over_grpc])
+def test_faults_of_a_sequence_leave_it_as_it_was(server: Server, bundle: Path, over: Any) -> None:
+    number = {over_http: 501, over_grpc: 502}[over]
+    said = [server.infer(FRAMES[0], sequence_id=number, sequence_start=True)]
+    for frame in FRAMES[1:]:
+        assert over(server, {"shape": [1, 8, 8, 3]}, {"sequence_id": number})[0] == "INVALID_ARGUMENT"
+        assert over(server, {}, {"sequence_id": number, "timeout": 1})[0] == "DEADLINE_EXCEEDED"
+        said.append(server.infer(frame, sequence_id=number))
+    assert abs(np.stack([logits_of(one) for one in said]) - offline(bundle, FRAMES)).max() < 1e-4
+    assert over(server, {}, {"sequence_id": number, "sequence_start": True})[0] == "OK", "a second START starts anew"
+    again = server.infer(FRAMES[1], sequence_id=number, sequence_end=True)
+    assert abs(logits_of(again) - offline(bundle, FRAMES[:2])[1]).max() < 1e-4
+    status, told = over(server, {}, {"sequence_id": number})
+    assert (status, "must specify the START flag" in told) == ("INVALID_ARGUMENT", True)
+
+
+def test_an_expired_deadline_is_told_over_both_protocols_and_not_stepped(server: Server) -> None:
+    answered = server.metric("framegate_answers_total")
+    for _ in range(3):
+        assert over_http(server, {}, {"timeout": 1})[0] == "DEADLINE_EXCEEDED"
+        assert over_grpc(server, {}, {"timeout": 1})[0] == "DEADLINE_EXCEEDED"
+    assert server.metric("framegate_answers_total") == answered
+
+
+BODIES: dict[str, tuple[bytes, dict[str, str], int, str]] = {
+    "no JSON": (b"frame", {}, 400, "failed to parse the request JSON"),
+    "nothing": (b"", {}, 400, "failed to parse the request JSON"),
+    "no inputs": (b"{}", {}, 400, "inputs"),
+    "deep": (b"[" * 100_000, {}, 400, "failed to parse the request JSON"),
+    "header beyond the body": (b"{}", {"inference-header-content-length": "99"}, 400, "inference header size"),
+    "header that is no number": (b"{}", {"inference-header-content-length": "x"}, 400, "inference header size"),
+    "a bomb": (gzip.compress(bytes(100_000_000), 1), {"content-encoding": "gzip"}, 413, "decompresses to more"),
+    "too long": (bytes(4_100_000), {}, 413, "limit"),
+}
+
+
+@pytest.mark.parametrize("what", BODIES)
+def test_a_body_that_is_no_request_is_refused(server: Server, what: str) -> None:
+    content, headers, status, words = BODIES[what]
+    memory = server.rss_bytes
+    answer = server.post(INFER, content=content, headers=headers)
+    assert answer.status_code == status
+    assert words in answer.json()["error"]
+    assert server.rss_bytes < memory + 60e6
+
+
+def test_a_message_over_grpc_beyond_the_limit_is_refused(server: Server) -> None:
+    with server.stub() as stub, pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(message(np.zeros((6000, 16, 16, 3), np.uint8)), timeout=30)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert server.infer(FRAMES[0]).status_code == 200
+
+
+def test_paths_and_methods_that_are_not_there_say_so(server: Server) -> None:
+    assert server.get("/v2/nothing").status_code == 404
+    assert server.get(INFER).status_code == 405
+    assert server.post("/v2/models/another/infer", json=asked(ONE)).status_code == 404
+    assert server.get("/v2/models/framegate/versions/99").status_code == 404
+    assert server.get("/../../etc/passwd").status_code == 404
+    assert json.loads(server.get("/v2").content)["name"] == "framegate"
