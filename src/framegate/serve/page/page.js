@@ -93,7 +93,8 @@ const stream = {
     clearTimeout(this.timer);
     const socket = this.socket;
     this.socket = null;
-    socket?.close(1000);
+    if (socket?.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(1000);  // else the console complains
+    else socket?.close(1000);
     this.turn("off", "not connected");
   },
 
