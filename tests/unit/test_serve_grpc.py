@@ -337,7 +337,9 @@ def test_requests_on_their_way_to_another_worker_do_not_overtake_each_other() ->
 def test_a_long_stream_keeps_nothing_of_sequences_that_ended(client: Any) -> None:
     def tasks() -> int:
         gc.collect()
-        return sum(issubclass(type(one), asyncio.Task) for one in gc.get_objects())  # isinstance would wake lazy modules
+        return sum(
+            issubclass(type(one), asyncio.Task) for one in gc.get_objects()
+        )  # isinstance would wake lazy modules
 
     before, talk = tasks(), Talk(client)
     for name in range(100, 200):
