@@ -94,14 +94,20 @@ def _why(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _decode(path: Path, container: av.container.InputContainer, limits: MediaLimits) -> Iterator[TimedFrame]:
+def video_stream(name: Path | str, container: av.container.InputContainer, limits: MediaLimits) -> av.VideoStream:
+    """The first video stream, to be decoded by one thread. MediaError: none, of an unknown codec, or too large."""
     if not container.streams.video:
-        raise MediaError(path, "no video stream")
+        raise MediaError(name, "no video stream")
     stream = container.streams.video[0]
     if getattr(stream, "codec_context", None) is None:  # its size, too, is the codec's to know
-        raise MediaError(path, "a video stream of a codec that is not known here")
-    check_size(path, stream.width, stream.height, limits)
+        raise MediaError(name, "a video stream of a codec that is not known here")
+    check_size(name, stream.width, stream.height, limits)
     stream.codec_context.thread_count = 1
+    return stream
+
+
+def _decode(path: Path, container: av.container.InputContainer, limits: MediaLimits) -> Iterator[TimedFrame]:
+    stream = video_stream(path, container, limits)
     clock = _Clock(float(1 / stream.average_rate) if stream.average_rate else UNKNOWN_FRAME_S)
     count, time_s = 0, 0.0
     for frame in container.decode(stream):

@@ -64,6 +64,13 @@ class Metrics:
         self._low_answers = Counter(
             "framegate_low_confidence_answers_total", "Answers whose top label has a low probability", registry=registry
         )
+        self._shown: list[Gauge] = []  # of the version that serves
+        self._outcomes: dict[tuple[str, str], Counter] = {}
+        self._labels: dict[str, Counter] = {}
+        self._count_versions(registry)
+
+    def _count_versions(self, registry: CollectorRegistry) -> None:
+        """What is known of the versions that serve, stay out, or run beside."""
         self._trained = Gauge(
             "framegate_training_share",
             "Share of each label among the training clips: what framegate_answers_total drifts from",
@@ -93,9 +100,6 @@ class Metrics:
         self._shadow_seconds = Histogram(
             "framegate_shadow_latency_seconds", "Seconds of a shadow's answer", buckets=SECONDS, registry=registry
         )
-        self._shown: list[Gauge] = []  # of the version that serves
-        self._outcomes: dict[tuple[str, str], Counter] = {}
-        self._labels: dict[str, Counter] = {}
 
     def text(self) -> bytes:
         """What /metrics shows: this process, or all workers where there are several."""

@@ -12,7 +12,7 @@ import av
 
 from framegate.contract import MediaError
 from framegate.media import read_frames
-from framegate.video import MediaLimits, TimedFrame, check_size
+from framegate.video import MediaLimits, TimedFrame, check_size, video_stream
 from framegate.watch.address import FORMATS, PROTOCOLS, Address
 
 WITHOUT_TIMES = ("mpjpeg", "mjpeg")  # their times are made up: that of arrival is better
@@ -69,13 +69,7 @@ class Feed:
 
     def _decode(self, container: av.container.InputContainer) -> Iterator[TimedFrame]:
         shown, limits = self._address.shown, self._opening.limits
-        if not container.streams.video:
-            raise MediaError(shown, "no video stream")
-        stream = container.streams.video[0]
-        if getattr(stream, "codec_context", None) is None:  # its size, too, is the codec's to know
-            raise MediaError(shown, "a video stream of a codec that is not known here")
-        check_size(shown, stream.width, stream.height, limits)
-        stream.codec_context.thread_count = 1
+        stream = video_stream(shown, container, limits)
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
         self.nominal_fps = _plausible(stream.average_rate)
         timed, times = container.format.name not in WITHOUT_TIMES, Times()
