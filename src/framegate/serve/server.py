@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp
 
 from framegate.serve.app import create_app
 from framegate.serve.binding import grpc_credentials, names_to_answer, tls_of, uvicorn_options
+from framegate.serve.connections import BoundedHttp, InFlight
 from framegate.serve.engine import Engine
 from framegate.serve.grpc_server import make_server
 from framegate.serve.guard import Guard, Rules
@@ -43,7 +43,6 @@ from framegate.serve.shadow import Shadow, check_shadow
 from framegate.serve.swap import Fingerprint, Follower, fingerprint
 
 IDLE_CONNECTION_S = 75
-HEAD_BYTES = 1 << 16  # of a request, once more than one piece of it came
 QUIET_S = 0.3  # between the refusals and the close of the listeners, and after that: a request may be on its way
 EVICT_EVERY_S = 1.0
 log = logging.getLogger(__name__)
@@ -78,66 +77,6 @@ async def _open_engine(settings: Settings) -> Engine:
         check_shadow(model, engine.current, settings.shadow.share)
         engine.shadow = Shadow(model, settings.shadow.share, engine.metrics, random.Random())
     return engine
-
-
-class InFlight:
-    """Counts the HTTP requests in work and their outcomes; when `closing` is set, each answer closes its connection."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self.count, self.closing, self._metrics = 0, False, metrics
-
-    def around(self, app: ASGIApp, outcomes: bool) -> ASGIApp:
-        """The application, counted; `outcomes`: also its answers, which another worker counts otherwise."""
-
-        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
-                return await app(scope, receive, send)
-
-            async def noting(message: Message) -> None:
-                if outcomes and message["type"] == "http.response.start":
-                    self._note(scope, message)
-                await send(message)
-
-            self.count += 1
-            try:
-                await app(scope, receive, noting)
-            finally:
-                self.count -= 1
-
-        return counted
-
-    def _note(self, scope: Scope, message: Message) -> None:
-        route = getattr(scope.get("route"), "path", "none")  # the pattern, not the path: bounded
-        if route != Guard.path:  # the guard counts what it refuses, WebSockets as well
-            self._metrics.request(route, str(message["status"]))
-        if self.closing:
-            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-
-
-class _Http(HttpToolsProtocol):
-    """Uvicorn's protocol with an end to the headers of a request: it parses what grows without end ever more slowly."""
-
-    _head_bytes = 0
-    _in_head = True
-
-    def data_received(self, data: bytes) -> None:
-        """Close the connection on endless headers."""
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > len(data) and self._head_bytes > HEAD_BYTES:
-                self.send_400_response("Headers too long.")
-                return
-        super().data_received(data)
-
-    def on_headers_complete(self) -> None:
-        """The body comes."""
-        self._in_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """The next request may come."""
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_complete()
 
 
 def _empty_folder(path: Path) -> Path:
@@ -204,7 +143,7 @@ class _Server:
         limits = self._settings.limits
         config = uvicorn.Config(
             self._requests.around(app, counted),
-            http=_Http,
+            http=BoundedHttp,
             proxy_headers=False,
             ws="websockets-sansio",
             ws_max_size=limits.max_request,
