@@ -1,5 +1,7 @@
 """Caps: what is beyond them is refused in words of its protocol, and there is room again afterwards."""
 
+import contextlib
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -80,3 +82,19 @@ def test_a_batch_beyond_the_limit_is_refused(start, bundle: Path) -> None:
     assert refused.status_code == 400
     assert "batch-size must be <= 2" in refused.json()["error"]
     assert server.metric("framegate_batch_rows_sum") == 2
+
+
+def test_endless_headers_are_cut_off(start, bundle: Path) -> None:
+    """What is parsed grows with them, before any key is asked for."""
+    server = start(bundle)
+    with socket.create_connection(("127.0.0.1", server.ports["http"]), timeout=20) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(200):
+                client.sendall(b"a" * 65536)
+        with contextlib.suppress(ConnectionError):
+            client.recv(100)
+        with pytest.raises(OSError):
+            for _ in range(200):
+                client.sendall(b"a" * 65536)
+    assert server.get("/v2/health/live").status_code == 200
