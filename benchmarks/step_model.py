@@ -12,7 +12,7 @@ from framegate.contract import Bundle, ClipSpec, Lineage
 from framegate.runtime.session import Session
 
 SIDE = 112
-CHANNELS, PROJECTION = (16, 32, 64, 128), 352  # most of its bytes are one dense layer: batches share reading it
+CHANNELS, PROJECTION = (16, 24, 48, 128), 384  # most of its bytes are one dense layer: batches share reading it
 
 
 def random_step_model(folder: Path) -> Bundle:
