@@ -165,12 +165,23 @@ def test_errors_are_json_with_a_text(served: Served) -> None:
         assert response.status_code == status and response.headers["Content-Type"] == "application/json"
         assert list(response.json()) == ["error"] and text in response.json()["error"]
     assert post(served, document(), "/v2/models/nope/infer").status_code == 404
-    wrong = httpx.post(
-        f"http://{served.http}/v2/models/framegate/infer",
-        content=b"{}",
-        headers={"Inference-Header-Content-Length": "3"},
-    )
-    assert wrong.status_code == 400 and "inference header size should be in range (0, 2)" in wrong.json()["error"]
+    for length in ("3", "0", "-1", "x", "9" * 5000):
+        wrong = httpx.post(
+            f"http://{served.http}/v2/models/framegate/infer",
+            content=b"{}",
+            headers={"Inference-Header-Content-Length": length},
+        )
+        assert wrong.status_code == 400 and "inference header size should be in range (0, 2)" in wrong.json()["error"]
+
+
+def test_more_json_than_the_largest_batch_can_need_is_not_parsed(served: Served) -> None:
+    batch = {"name": "frame", "datatype": "UINT8", "shape": [16, 16, 16, 3], "data": frames_of(16).tolist()}
+    text = json.dumps({"inputs": [batch]})
+    for padding, status in ((500_000, 200), (2_000_000, 413)):
+        url = f"http://{served.http}/v2/models/framegate/infer"
+        response = httpx.post(url, content=text + " " * padding)
+        assert response.status_code == status
+    assert "send binary tensors" in response.json()["error"]
 
 
 def test_too_many_sequences_say_when_to_come_back() -> None:

@@ -160,7 +160,7 @@ class Guard:
             return
 
         async def accepting(message: Message) -> None:
-            if message["type"] == "websocket.accept" and not message.get("subprotocol"):
+            if message["type"] == "websocket.accept":
                 message = {**message, "subprotocol": chosen}
             await send(message)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from framegate.runtime.session import Floats, Frames
 from framegate.serve.engine import Engine
-from framegate.serve.errors import BadRequest, DeadlineExceeded, NotOffered, TooLarge
+from framegate.serve.errors import BadRequest, DeadlineExceeded, NotOffered
 from framegate.serve.model import Model
 from framegate.serve.sequences import SequenceId, Sequences, Turn
 from framegate.serve.tally import Tally
@@ -49,12 +49,12 @@ class Inference:
         self.engine.metrics.observe("total", took_s)
         return response
 
-    def check_json(self, size: int) -> None:
-        """TooLarge for more bytes of JSON than the largest batch has: parsing them holds up every stream."""
+    @property
+    def json_bytes(self) -> int:
+        """The most that a request can need as JSON: what the largest batch has, and room for the rest."""
         model = self.engine.current
         row = 5 * model.clip.height * model.clip.width * 3 + 25 * model.state_size
-        if size > (most := JSON_BYTES + row * self.engine.limits.max_batch):
-            raise TooLarge(f"JSON: {size} bytes, at most {most} make sense here; send binary tensors")
+        return JSON_BYTES + row * self.engine.limits.max_batch
 
     async def _infer(self, model: Model, request: InferRequest, until_s: float) -> InferResponse:
         sequence = sequence_id(request.parameters)

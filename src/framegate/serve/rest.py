@@ -166,8 +166,7 @@ class Routes:
         model, version = _model(request)
         sent = await request.body()
         head = request.headers.get(HEADER_LENGTH)
-        self.inference.check_json(int(head) if head and head.isdecimal() else len(sent))
-        asked = decode_request(sent, head, model, version)
+        asked = decode_request(sent, head, model, version, self.inference.json_bytes)
         if self.peers and (owner := self.peers.elsewhere(asked.parameters)) is not None:
             return await self.peers.post(owner, request, sent)
         body, head_bytes = encode_response(await self.inference.infer(asked), asked)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from framegate.serve.errors import BadRequest
+from framegate.serve.errors import BadRequest, TooLarge
 from framegate.serve.tensors import (
     InferRequest,
     InferResponse,
@@ -25,9 +25,16 @@ from framegate.serve.tensors import (
 NOUNS: dict[type, str] = {list: "array", str: "string", dict: "object"}
 
 
-def decode_request(body: bytes, header_length: str | None, model: str, version: str = "") -> InferRequest:
-    """The request in a body; `header_length` = the header Inference-Header-Content-Length. Raises BadRequest."""
+def decode_request(
+    body: bytes, header_length: str | None, model: str, version: str = "", most: int | None = None
+) -> InferRequest:
+    """The request in a body; `header_length` = the header Inference-Header-Content-Length.
+
+    Raises BadRequest, and TooLarge for more than `most` bytes of JSON: parsing them holds up every stream.
+    """
     size = _header_size(header_length, len(body))
+    if most is not None and size > most:
+        raise TooLarge(f"JSON: {size} bytes, at most {most} make sense here; send binary tensors")
     document = _parsed(memoryview(body)[:size])
     inputs, rest = _inputs(_field(document, "inputs", list), memoryview(body)[size:], model)
     if rest:

@@ -39,7 +39,7 @@ def ranked(shares: Shares, labels: Sequence[str], top: int) -> list[dict[str, An
 
 async def serve_stream(socket: WebSocket, engine: Engine, name: str) -> None:
     """One connection, from accept to close."""
-    await socket.accept(subprotocol="framegate" if "framegate" in socket.scope["subprotocols"] else None)
+    await socket.accept()  # the guard says which subprotocol
     try:
         engine.refuse_when_stopping()
         engine.find(name)

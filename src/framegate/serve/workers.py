@@ -32,7 +32,7 @@ from framegate.serve.settings import Settings
 
 PAUSE_S = (0.5, 10.0)  # before a dead worker is started again: at first, at most
 UNIX_NAME_BYTES = 103  # of sun_path, without its end; Linux has four more
-UNREAD_S = 60
+UNREAD_S = 60  # a client that reads nothing for so long is hung up on: it may hold an upload's turn
 STEADY_S = 60.0  # a worker that lived so long starts again without a longer pause
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; every accepted connection inherits it
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNREAD_S)
     try:
         found.bind((host, port))
     except OSError as error:
