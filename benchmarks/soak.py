@@ -49,7 +49,7 @@ from framegate.timeline import softmax
 
 CLIPS = 240
 FASTER = 3.0  # than the clips were taken
-SAMPLE_S = 5.0
+SAMPLE_S, TELL_S = 5.0, 60.0
 OTHERS_S = 2.0  # from one upload and sequence to the next
 LONG_ENOUGH_MIN = 10.0  # before that, memory is still finding its level
 MEMORY_MB_PER_HOUR = 5.0  # slope over the last two thirds: 1.7 MB of some 184 in a default run; 0.72 was measured
@@ -175,11 +175,21 @@ async def soak(
     def sample() -> None:
         others.samples.append((time.monotonic(), server.rss_bytes, server.open_files))
 
+    def tell() -> None:
+        left, mb = max(0.0, until - time.monotonic()) / 60, server.rss_bytes / 1e6
+        wrong = found.compared.wrong + others.sequences.wrong + len(others.uploads_unlike) + len(found.errors)
+        print(
+            f"{left:5.1f} min left: {found.compared.answers} answers, {wrong} wrong, {found.dropped} frames dropped, "
+            f"{others.uploads} uploads, {others.sequence_count} sequences, {mb:.0f} MB",
+            flush=True,
+        )
+
     await asyncio.gather(
         *(stream.play(ports["http"], fps, FASTER * fps, until) for stream in streams),
         again(upload, OTHERS_S, until),
         again(sequence, OTHERS_S, until),
         again(sample, SAMPLE_S, until),
+        again(tell, TELL_S, until),
     )
     return found, others
 
@@ -188,7 +198,7 @@ async def again(work: Callable[[], None], every_s: float, until: float) -> None:
     """Work in a thread, over and over."""
     while time.monotonic() < until:
         await asyncio.to_thread(work)
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(min(every_s, max(0.0, until - time.monotonic())))
 
 
 def compare_upload(port: int, file: Path, session: Session, others: Others) -> None:

@@ -123,6 +123,7 @@ async def swap_under_load(
             await asyncio.to_thread(put, version)
             await _until(lambda wanted=version: served.version == wanted, f"version {version} serves")
             result.swaps += 1
+            print(f"swap {result.swaps} of {swaps}: version {version} serves", flush=True)
         await asyncio.sleep(VERSION_S + 2)  # the last resets
 
 
@@ -132,6 +133,7 @@ async def stop_under_load(served: Served, oracle: Oracle, seconds: float, client
         await asyncio.sleep(seconds)
         os.kill(served.process.pid, signal.SIGTERM)
         result.exit_codes.append(await asyncio.to_thread(served.process.wait, READY_S))
+        print(f"SIGTERM {len(result.exit_codes)}: exit code {result.exit_codes[-1]}", flush=True)
 
 
 async def _until(holds: Callable[[], bool], what: str) -> None:
@@ -155,7 +157,8 @@ def run(bundles: Mapping[str, Path], swaps: int, sigterms: int, clients: int, wo
 
         def put(version: str) -> None:
             with atomic_folder(folder) as empty:
-                shutil.copytree(bundles[version], empty, dirs_exist_ok=True)
+                unnumbered = shutil.ignore_patterns("promotion.json")  # versions are the bundles' digests
+                shutil.copytree(bundles[version], empty, ignore=unnumbered, dirs_exist_ok=True)
 
         put(next(iter(bundles)))
         options = ["--accept-host", "--version-s", str(VERSION_S), "--workers", str(workers)]

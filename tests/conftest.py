@@ -1,5 +1,6 @@
 """Small real clips, rendered where a test needs them."""
 
+import signal
 import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a shell's background: Ctrl-C's tests would hang
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Frame = NDArray[np.uint8]  # u8 [H,W,3] RGB
 Pattern = Literal["moving", "levels", "halves", "noise"]
