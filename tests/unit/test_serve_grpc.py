@@ -442,7 +442,9 @@ def test_what_nobody_foresaw_is_internal_and_stays_in_the_log(caplog: pytest.Log
 def test_calls_are_counted_by_their_outcome(client: Any, served: Served) -> None:
     def count(outcome: str) -> float:
         labels = {"route": "grpc", "outcome": outcome}
-        return served.inference.engine.metrics.registry.get_sample_value("framegate_requests_total", labels) or 0.0
+        metrics = served.inference.engine.metrics
+        metrics.flush()
+        return metrics.registry.get_sample_value("framegate_requests_total", labels) or 0.0
 
     before = count("OK"), count("NOT_FOUND")
     client.infer("framegate", frame(0))

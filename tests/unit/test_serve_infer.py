@@ -586,9 +586,11 @@ def test_requests_are_counted() -> None:
 def test_requests_are_measured_and_their_answers_counted() -> None:
     async def main() -> None:
         async with inferring() as inference:
-            seen = inference.engine.metrics.registry.get_sample_value
+            metrics = inference.engine.metrics
+            seen = metrics.registry.get_sample_value
             await inference.infer(request(VIDEO))
             await step(inference, 0, start=True)
+            metrics.flush()
             assert seen("framegate_latency_seconds_count", {"phase": "total"}) == 2
             assert sum(seen("framegate_answers_total", {"label": name}) or 0 for name in LABELS) == 5
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -24,10 +26,10 @@ class InFlight:
             if scope["type"] != "http":
                 return await app(scope, receive, send)
 
-            async def noting(message: Message) -> None:
+            def noting(message: Message) -> Awaitable[None]:
                 if outcomes and message["type"] == "http.response.start":
                     self._note(scope, message)
-                await send(message)
+                return send(message)
 
             self.count += 1
             try:

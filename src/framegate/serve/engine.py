@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from framegate.runtime.session import Floats, Frames, check_inputs
+from framegate.serve.batcher import Answer
 from framegate.serve.errors import BadRequest, Overloaded, Stopping, UnknownModel
 from framegate.serve.limits import Limits
 from framegate.serve.metrics import Metrics
@@ -127,15 +128,15 @@ class Engine:
         """How many of them end only with their connection."""
         return sum(stream.kind == "live" for stream in self._streams)
 
-    async def step(
+    def step(
         self, model: Model, frames: Frames, state: Floats, deadline_s: float | None = None
-    ) -> tuple[Floats, Floats]:
+    ) -> asyncio.Future[Answer]:
         """frames u8 [N,H,W,3], state f32 [N,S] -> logits f32 [N,K], next_state f32 [N,S], batched with what else waits.
 
-        BadRequest for other shapes, more than `max_batch` rows; DeadlineExceeded, `deadline_s` from now.
+        BadRequest for other shapes, more than `max_batch` rows; the future's DeadlineExceeded, `deadline_s` from now.
         """
         check_rows(model, frames, state, self.limits.max_batch)
-        return await model.batcher.submit(frames, state, self.deadline(deadline_s))
+        return model.batcher.submit(frames, state, self.deadline(deadline_s))
 
     def deadline(self, wanted_s: float | None) -> float:
         """Seconds from now: what was asked for, at most the server's."""

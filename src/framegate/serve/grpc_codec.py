@@ -37,7 +37,7 @@ def decode_message(message: Any) -> InferRequest:
         inputs[item.name] = _input(message.model_name, item, raw[number] if number < len(raw) else None, bool(raw))
     outputs = {}
     for item in message.outputs:
-        refuse_parameters(f"output '{shown(item.name)}'", item.parameters)
+        refuse_parameters("output", item.name, item.parameters)
         outputs[item.name] = Output(item.name)
     return InferRequest(
         message.model_name,
@@ -60,7 +60,7 @@ def _value(parameter: Any) -> Any:
 
 
 def _input(model: str, item: Any, raw: bytes | None, any_raw: bool) -> Tensor:
-    refuse_parameters(f"input '{shown(item.name)}'", item.parameters)
+    refuse_parameters("input", item.name, item.parameters)
     if any_raw and item.HasField("contents"):
         raise BadRequest(
             f"contents field must not be specified when using raw_input_contents for '{shown(item.name)}' for model "

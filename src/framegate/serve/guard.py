@@ -79,27 +79,24 @@ class Guard:
         self.app, self.rules = app, rules
         self._delayed = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
     # --- HTTP -------------------------------------------------------------------------------------
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await (self._websocket if scope["type"] == "websocket" else self.app)(scope, receive, send)
+            return
         found = {name: value for name, value in scope["headers"] if name in WANTED}
         length = _length(scope, found)
         limit = self.rules.upload_bytes if scope["path"] == PREDICT else self.rules.body_bytes
         waits = b"expect" in found
         try:
-            self._admit(scope, found, _bearer(found))
+            self._admit(scope, found, None if self.rules.keys is None else _bearer(found))
             if length is not None and length > limit:
                 raise TooLarge(f"body: {length} bytes, the limit is {limit}")
             inflate = _inflate(found)
-            await self._shed(scope)
+            if (retry_s := self._overloaded(scope)) is not None:
+                await self._pause()
+                raise Overloaded(f"overloaded: come back in {retry_s:g} s", retry_s)
         except ServeError as error:
             await self._refuse(scope, Body(receive, send, length, limit, None, waits), error)
             return
@@ -125,22 +122,22 @@ class Guard:
         self.rules.refused(error)
         await body.answer(error)
 
-    async def _shed(self, scope: Scope) -> None:
-        """Overloaded, after a delay, for work that would not make it; its body stays unread."""
+    def _overloaded(self, scope: Scope) -> float | None:
+        """Seconds after which to come back, for work that would not make it; its body stays unread."""
         path: str = scope["path"]
         if scope["method"] != "POST" or not (path == PREDICT or path.endswith("/infer")):
-            return
+            return None
         self.rules.closed()
-        retry_s = self.rules.overloaded()
-        if retry_s is None:
-            return
+        return self.rules.overloaded()
+
+    async def _pause(self) -> None:
+        """Before the refusal, unless too many wait already."""
         if self._delayed < self.rules.max_delayed:
             self._delayed += 1
             try:
                 await asyncio.sleep(self.rules.random.uniform(*self.rules.delay_s))
             finally:
                 self._delayed -= 1
-        raise Overloaded(f"overloaded: come back in {retry_s:g} s", retry_s)
 
     # --- WebSocket --------------------------------------------------------------------------------
 

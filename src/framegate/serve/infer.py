@@ -7,7 +7,7 @@ and `logits` and `next_state` come out; without `state` every row starts fresh.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class Inference:
         row = 5 * model.clip.height * model.clip.width * 3 + 25 * model.state_size
         return JSON_BYTES + row * self.engine.limits.max_batch
 
-    async def _infer(self, model: Model, request: InferRequest, until_s: float) -> InferResponse:
+    def _infer(self, model: Model, request: InferRequest, until_s: float) -> Awaitable[InferResponse]:
         sequence = sequence_id(request.parameters)
         start, end = (_flag(request.parameters, f"sequence_{flag}") for flag in ("start", "end"))
         if until_s <= self.clock():
@@ -66,7 +66,12 @@ class Inference:
                 raise BadRequest(
                     f"inference request to model '{request.model}' must specify a non-zero or non-empty correlation ID"
                 )
-            return await self._stateless(model, request, until_s)
+            return self._stateless(model, request, until_s)
+        return self._stepped(request, sequence, start, end, until_s)
+
+    async def _stepped(
+        self, request: InferRequest, sequence: SequenceId, start: bool, end: bool, until_s: float
+    ) -> InferResponse:
         wanted = _outputs(request, ("logits",))
         most = self.engine.limits.max_batch
         turn = Turn(sequence, start, end, request.version, lambda model: _frame(request, model, most), until_s)
@@ -93,8 +98,10 @@ class Inference:
                 "Unable to parse 'timeout': attempt to access JSON non-unsigned-integer as unsigned-integer: it is a "
                 "number of microseconds"
             )
-        asked = [transport_s] if transport_s is not None else []
-        return min([self.engine.limits.deadline_ms / 1000, *asked, *([timeout / 1e6] if timeout else [])])
+        limit_s = self.engine.limits.deadline_ms / 1000
+        if timeout:
+            limit_s = min(limit_s, timeout / 1e6)
+        return limit_s if transport_s is None else min(limit_s, transport_s)
 
 
 # --- parameters -------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def _input(item: Any, binary: memoryview, model: str) -> tuple[Tensor, int]:
     name = _field(item, "name", str)
     shape, datatype = _field(item, "shape", list), _field(item, "datatype", str)
     parameters = _parameters(item)
-    refuse_parameters(f"input '{shown(name)}'", parameters)
+    refuse_parameters("input", name, parameters)
     size = parameters.get("binary_data_size")
     if (size is None) == (item.get("data") is None):
         raise BadRequest(
@@ -159,6 +159,6 @@ def _outputs(items: Any, binary: bool) -> tuple[Output, ...]:
     for item in items:
         name = _field(item, "name", str)
         parameters = _parameters(item)
-        refuse_parameters(f"output '{shown(name)}'", parameters)
+        refuse_parameters("output", name, parameters)
         found.setdefault(name, Output(name, _flag(parameters, "binary_data", binary)))
     return tuple(found.values())

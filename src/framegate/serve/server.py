@@ -44,7 +44,7 @@ from framegate.serve.swap import Fingerprint, Follower, fingerprint
 
 IDLE_CONNECTION_S = 75
 QUIET_S = 0.3  # between the refusals and the close of the listeners, and after that: a request may be on its way
-EVICT_EVERY_S = 1.0
+TIDY_EVERY_S = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -133,7 +133,7 @@ class _Server:
         follower = Follower(engine, settings.source, settings.follow_every_s, seen=self._seen)
         self._tasks += [
             asyncio.create_task(follower.follow()),
-            asyncio.create_task(_evict(inference)),
+            asyncio.create_task(_tidy(inference)),
             asyncio.create_task(_collect_garbage()),
         ]
 
@@ -238,7 +238,8 @@ async def _collect_garbage() -> None:
         gc.collect(1 if second % 60 else 2)
 
 
-async def _evict(inference: Inference) -> None:
+async def _tidy(inference: Inference) -> None:
     while True:
-        await asyncio.sleep(EVICT_EVERY_S)
+        await asyncio.sleep(TIDY_EVERY_S)
         inference.sequences.evict()
+        inference.engine.metrics.flush()  # for the other workers' /metrics

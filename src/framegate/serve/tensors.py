@@ -105,12 +105,15 @@ def checked_shape(name: str, shape: Sequence[object]) -> tuple[int, ...]:
     """The shape as integers of 0 or more; BadRequest for anything else."""
     if len(shape) > MAX_DIMS:
         raise BadRequest(f"unexpected shape for input '{name}': {len(shape)} dimensions, at most {MAX_DIMS}")
-    sizes = tuple(size for size in shape if type(size) is int and size >= 0)
-    if len(sizes) != len(shape):
-        raise BadRequest("Unable to parse 'shape': attempt to access JSON non-unsigned-integer as unsigned-integer")
-    if math.prod(max(size, 1) for size in sizes) > MAX_ELEMENTS:
+    sizes, elements = list[int](), 1
+    for size in shape:
+        if type(size) is not int or size < 0:
+            raise BadRequest("Unable to parse 'shape': attempt to access JSON non-unsigned-integer as unsigned-integer")
+        sizes.append(size)
+        elements *= size or 1
+    if elements > MAX_ELEMENTS:
         raise BadRequest(f"unexpected shape for input '{name}': {listed(sizes)} is more than {MAX_ELEMENTS} elements")
-    return sizes
+    return tuple(sizes)
 
 
 def from_bytes(model: str, name: str, datatype: str, shape: Sequence[object], data: Buffer) -> Tensor:
@@ -173,10 +176,12 @@ def _floats_of(name: str, data: list[Any]) -> Array:
     )
 
 
-def refuse_parameters(what: str, parameters: Mapping[str, Any]) -> None:
-    """BadRequest for parameters of a tensor that ask for what is not offered here."""
+def refuse_parameters(kind: str, name: str, parameters: Mapping[str, Any]) -> None:
+    """BadRequest for parameters of a tensor (an input or output) that ask for what is not offered here."""
     for key in parameters:
         if key.startswith("shared_memory"):
-            raise BadRequest(f"{what}: shared memory is not supported; send the data in the request")
+            raise BadRequest(f"{kind} '{shown(name)}': shared memory is not supported; send the data in the request")
         if key == "classification":
-            raise BadRequest(f"{what}: the classification extension is not supported; take the largest of the logits")
+            raise BadRequest(
+                f"{kind} '{shown(name)}': the classification extension is not supported; take the largest of the logits"
+            )
