@@ -39,6 +39,12 @@ INFER, PREDICT = "/v2/models/framegate/infer", "/v1/predict"
 Frame = NDArray[np.uint8]  # u8 [H,W,3]
 
 
+def sum_of(metrics: str, name: str, **labels: str) -> float:
+    """Sum of the samples of this name that have these labels, in Prometheus' text."""
+    samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
+    return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+
 def eventually(holds: Callable[[], Any], what: str, seconds: float = EVENTUALLY_S) -> Any:
     """What `holds` gives as soon as it is true; AssertionError when it never is."""
     deadline = time.monotonic() + seconds
@@ -139,9 +145,7 @@ class Server:
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of the samples of this name that have these labels."""
-        families = text_string_to_metric_families(self.get("/metrics").text)
-        samples = [sample for family in families for sample in family.samples if sample.name == name]
-        return sum(one.value for one in samples if labels.items() <= one.labels.items())
+        return sum_of(self.get("/metrics").text, name, **labels)
 
     @property
     def version(self) -> str:

@@ -79,12 +79,11 @@ class Guard:
         self.app, self.rules = app, rules
         self._delayed = 0
 
-    # --- HTTP -------------------------------------------------------------------------------------
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await (self._websocket if scope["type"] == "websocket" else self.app)(scope, receive, send)
             return
+        # --- HTTP, in line: every call more is paid for by every request
         found = {name: value for name, value in scope["headers"] if name in WANTED}
         length = _length(scope, found)
         limit = self.rules.upload_bytes if scope["path"] == PREDICT else self.rules.body_bytes
@@ -123,7 +122,10 @@ class Guard:
         await body.answer(error)
 
     def _overloaded(self, scope: Scope) -> float | None:
-        """Seconds after which to come back, for work that would not make it; its body stays unread."""
+        """Seconds after which to come back, for work that would not make it; its body stays unread.
+
+        Raises what new work is refused with while the server stops.
+        """
         path: str = scope["path"]
         if scope["method"] != "POST" or not (path == PREDICT or path.endswith("/infer")):
             return None

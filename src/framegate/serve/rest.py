@@ -169,7 +169,7 @@ class Routes:
 
     async def answer(self, model: str, version: str, scope: Scope, sent: bytes) -> Response:
         """The same for a body that is there."""
-        found = dict(scope["headers"])
+        found = dict(reversed(scope["headers"]))  # of repeated ones the first, as elsewhere
         length = found[HEADER_LENGTH].decode("latin-1") if HEADER_LENGTH in found else None
         asked = decode_request(sent, length, model, version, self.inference.json_bytes)
         if self.peers and (owner := self.peers.elsewhere(asked.parameters)) is not None:
@@ -208,10 +208,11 @@ class Express:
         if scope["type"] == "http" and scope["method"] == "POST" and (found := _INFER.fullmatch(scope["path"])):
             scope["route"] = self
             sent = await _whole(receive)
-            if sent is None:
-                return  # the client left; nobody reads an answer
             try:
-                response = await self._routes.answer(found[1], found[2] or "", scope, sent)
+                if sent is None:
+                    response = Response(status_code=499)  # nobody reads it; it is counted
+                else:
+                    response = await self._routes.answer(found[1], found[2] or "", scope, sent)
             except ServeError as error:
                 response = error_response(error)
             await response(scope, receive, send)
@@ -221,15 +222,14 @@ class Express:
 
 async def _whole(receive: Receive) -> bytes | None:
     """The body of a request, None when the client left before its end."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        pieces = [body]
-        while message.get("more_body"):
-            message = await receive()
-            pieces.append(message.get("body", b""))
-        body = b"".join(pieces)
-    return None if message["type"] == "http.disconnect" else body
+    pieces: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(pieces)
 
 
 def _model(request: Request) -> tuple[str, str]:

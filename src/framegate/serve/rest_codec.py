@@ -1,6 +1,6 @@
 """Bodies of POST .../infer <-> requests and responses: JSON, or JSON with binary tensors behind it.
 
-Binary tensors are views into the body. Whatever the bytes are, the outcome is a request or a BadRequest.
+Binary tensors are views into the body. Whatever the bytes are, the outcome is a request, a BadRequest or a TooLarge.
 """
 
 from __future__ import annotations
