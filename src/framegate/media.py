@@ -51,10 +51,14 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 @dataclass(frozen=True, slots=True)
 class ClipFrame:
-    """One frame of a clip on the grid of its spec: `time_s` is the tick, `pixels` u8 [H,W,3] RGB."""
+    """One frame of a clip on the grid of its spec: `time_s` is the tick, `pixels` u8 [H,W,3] RGB.
+
+    `cut`: a silence was before it; a state starts anew.
+    """
 
     time_s: float
     pixels: Pixels
+    cut: bool = False
 
 
 def is_video(path: Path) -> bool:
@@ -94,10 +98,10 @@ def read_frames(path: Path, limits: MediaLimits) -> Iterator[TimedFrame]:
 def to_clip(frames: Iterable[TimedFrame], spec: ClipSpec) -> Iterator[ClipFrame]:
     """Resample, convert and resize; a frame that no tick picks is never converted."""
     picked: TimedFrame | None = None
-    for time_s, frame in resample(frames, spec.fps):
+    for time_s, frame, cut in resample(frames, spec.fps):
         if frame is not picked:
             picked, pixels = frame, resize(frame.rgb(), spec)
-        yield ClipFrame(time_s, pixels)
+        yield ClipFrame(time_s, pixels, cut)
 
 
 # --- the one resize rule ----------------------------------------------------------------------

@@ -11,6 +11,12 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
 TICK_TOLERANCE_S = 0.001  # Matroska rounds presentation times to whole milliseconds
+MAX_GAP_S, MAX_GAP_TICKS = 2.0, 3
+
+
+def cut_after_s(fps: float) -> float:
+    """A longer silence is a cut: the frames before it say nothing about those after, and the state starts anew."""
+    return max(MAX_GAP_S, MAX_GAP_TICKS / fps)
 
 
 class Timed(Protocol):
@@ -61,14 +67,22 @@ class Grid:
         return range(start, self._tick)
 
 
-def resample(frames: Iterable[F], fps: float) -> Iterator[tuple[float, F]]:
-    """(k / fps, the frame that tick k sees) in order: 16 frames at 10 fps give 16 ticks at 10 fps. Lazy."""
-    grid, last = Grid(fps), None
+def resample(frames: Iterable[F], fps: float) -> Iterator[tuple[float, F, bool]]:
+    """(seconds since the first frame, the frame that this tick sees, whether it is the first after a cut). Lazy.
+
+    16 frames at 10 fps give 16 ticks at 10 fps. After a cut the ticks start with the frame that ends the silence.
+    """
+    start_s: float | None = None
+    grid, base_s, last = Grid(fps), 0.0, None
     for frame in frames:
+        start_s = frame.time_s if start_s is None else start_s
+        cut = last is not None and frame.time_s - last.time_s > cut_after_s(fps)
+        if cut:
+            grid, base_s = Grid(fps), frame.time_s - start_s
         before, now = grid.push(frame.time_s)
         if last is not None:
-            yield from ((tick / fps, last) for tick in before)
-        yield from ((tick / fps, frame) for tick in now)
+            yield from ((base_s + tick / fps, last, False) for tick in before)
+        yield from ((base_s + tick / fps, frame, cut and tick == 0) for tick in now)
         last = frame
     if last is not None:
-        yield from ((tick / fps, last) for tick in grid.finish())
+        yield from ((base_s + tick / fps, last, False) for tick in grid.finish())

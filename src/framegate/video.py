@@ -54,7 +54,7 @@ class TimedFrame:
 def check_file(path: Path) -> None:
     """MediaError when there is no file, or nothing in it."""
     if not path.is_file():
-        raise MediaError(path, "no such file")
+        raise MediaError(path, "not a file, but a folder or a device" if path.exists() else "no such file")
     if path.stat().st_size == 0:
         raise MediaError(path, "empty file")
 
@@ -166,7 +166,8 @@ def _declared_seconds(container: av.container.InputContainer, stream: av.VideoSt
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
+        start = container.start_time or 0  # what Matroska declares is its end, also where a recorder cut it
+        return (container.duration - start if 0 < start < container.duration else container.duration) / av.time_base
     return 0.0
 
 

@@ -64,7 +64,7 @@ class At:
 
 
 @given(
-    gaps=st.lists(st.floats(0.002, 3.0), max_size=40),
+    gaps=st.lists(st.floats(0.002, 1.99), max_size=40),
     fps=st.floats(0.2, 60.0),
     first=st.floats(0, 10),
 )
@@ -74,9 +74,10 @@ def test_each_tick_shows_the_latest_frame_at_or_before_it(gaps: list[float], fps
     for gap in gaps:
         times.append(times[-1] + gap)
     picked = list(resample([At(t) for t in times], fps))
-    assert [tick for tick, _ in picked] == [k / fps for k in range(len(picked))]
+    assert [tick for tick, _, _ in picked] == [k / fps for k in range(len(picked))]
     tolerance = 0.001 + 1e-6  # what Matroska rounds away
-    for tick, frame in picked:
+    for tick, frame, cut in picked:
+        assert not cut
         now = first + tick
         assert frame.time_s <= now + tolerance
         assert not [t for t in times if frame.time_s < t <= now]

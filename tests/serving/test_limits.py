@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import websockets.exceptions
 
-from tests.running import Live, asked, eventually, logits_of, message, offline, pictures
+from tests.running import PREDICT, Live, asked, eventually, logits_of, message, offline, pictures
 from tests.served import color
 
 FRAMES = [color(k % 3, seed=k) for k in range(4)]
@@ -38,6 +38,7 @@ def test_too_many_streams_are_refused_over_every_protocol(start, bundle: Path) -
     with server.socket() as socket, pytest.raises(websockets.exceptions.ConnectionClosed):
         Live(socket)
     assert socket.protocol.close_rcvd.code == 1013
+    assert server.post(PREDICT, content=pictures(1)[0]).status_code == 200, "files have a limit of their own"
     assert server.infer(FRAMES[1], sequence_id=1, sequence_end=True).status_code == 200
     with server.live() as one:
         assert one.ask(pictures(1)[0])["seq"] == 0

@@ -12,7 +12,7 @@ from framegate.cli.predict import predict
 from framegate.runtime.session import open_session
 from framegate.timeline import Spans, softmax
 from tests.bundles import LABELS, SPEC
-from tests.running import Server, eventually, offline, pictures, png, seen, shares_of
+from tests.running import PREDICT, Server, eventually, offline, pictures, png, seen, shares_of
 from tests.served import color
 
 
@@ -78,15 +78,35 @@ def test_a_frame_that_no_tick_picks_is_not_looked_at(server: Server, bundle: Pat
     assert [one.shares[one.top] for one in found] == pytest.approx([one.probability for one in segments], abs=1e-3)
 
 
-def lossless(path: Path, frames: list[np.ndarray], fps: int) -> Path:
-    """A video of these very pixels."""
+def test_a_silence_is_a_cut_for_files_and_streams_alike(server: Server, bundle: Path) -> None:
+    """One label all the time, so that only the cut divides it."""
+    frames, numbers = [color(1, seed=k) for k in range(12)], [*range(6), *range(36, 42)]
+    clip = lossless(server.log.parent / "silence.mov", frames, fps=10, numbers=numbers)
+    segments = list(predict(open_session(bundle), clip))
+    uploaded = server.post(PREDICT, content=clip.read_bytes()).json()
+    with server.live("") as live:
+        said = [live.ask(png(frame), t=number / 10) for frame, number in zip(frames, numbers, strict=True)]
+        said += live.end()
+    assert [one.get("reason") for one in said if one.get("event") == "reset"] == ["gap"]
+    answers = [one for one in said if "seq" in one]
+    assert times(answers) == pytest.approx([number / 10 for number in numbers])
+    assert_answers(answers[6:], bundle, [png(frame) for frame in frames[6:]])
+    spans = [(0.0, 0.6, LABELS[1]), (3.6, 4.2, LABELS[1])]
+    assert [(one.start_s, one.end_s, one.label) for one in segments] == spans
+    assert [(one["start_s"], one["end_s"], one["labels"][0]["name"]) for one in uploaded] == spans
+    means = [np.mean([shares_of(one, LABELS)[1] for one in part]) for part in (answers[:6], answers[6:])]
+    assert [one.probability for one in segments] == pytest.approx(means, abs=1e-3)
+
+
+def lossless(path: Path, frames: list[np.ndarray], fps: int, numbers: Sequence[int] | None = None) -> Path:
+    """A video of these very pixels; `numbers`: when each frame is, in frames."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("png", rate=fps)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "rgb24"
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts = number
+            frame.pts = numbers[number] if numbers else number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framegate.contract import MediaError
-from framegate.resampling import resample
+from framegate.resampling import MAX_GAP_S, resample
 from framegate.runtime.session import Frames
 from framegate.serve.engine import Engine
-from framegate.serve.live import MAX_GAP_S, Answer, Event, Live, Refused, Reset
+from framegate.serve.live import Answer, Event, Live, Refused, Reset
 from tests.bundles import LABELS, SPEC
 from tests.served import FakeSession, Gated, color, engine_of, offline, opened, run
 
@@ -61,8 +61,8 @@ def test_a_live_source_answers_as_the_same_frames_in_a_file(gaps: list[float], s
     events = run(go())
     picked = list(resample([At(t, f) for t, f in zip(times, frames, strict=True)], SPEC.fps))
     assert all(isinstance(event, Answer) for event in events)
-    assert [event.time_s for event in events] == pytest.approx([tick for tick, _ in picked])
-    expected = offline([at.frame for _, at in picked])
+    assert [event.time_s for event in events] == pytest.approx([tick for tick, _, _ in picked])
+    expected = offline([at.frame for _, at, _ in picked])
     np.testing.assert_allclose([event.shares for event in events], expected, atol=1e-6)
     assert all(event.dropped == 0 for event in events)
 
@@ -121,6 +121,23 @@ def test_a_silence_is_a_cut() -> None:
             assert isinstance(reset, Reset) and (reset.reason, reset.time_s) == ("gap", MAX_GAP_S + 0.5)
             assert isinstance(first, Answer) and isinstance(second, Answer) and second.time_s == MAX_GAP_S + 0.5
             assert second.shares == pytest.approx(offline([frames[1]])[0], abs=1e-6)
+
+    run(go())
+
+
+def test_what_a_tick_in_a_silence_sees_is_not_too_old_to_be_answered() -> None:
+    """The frame came before the silence; that its ticks are due is known only after it."""
+
+    async def go() -> None:
+        async with engine_of(deadline_ms=200) as engine:
+            live = Live(engine, engine.open_stream("live"))
+            answering = asyncio.create_task(collect(live))
+            live.offer(0.0, loads(color(0)))
+            await asyncio.sleep(0.4)
+            live.offer(0.5, loads(color(1)))
+            live.finish()
+            events = await answering
+            assert [(event.seq, type(event)) for event in events][:6] == [(0, Answer)] * 5 + [(1, Answer)]
 
     run(go())
 

@@ -234,7 +234,7 @@ def test_an_image_named_as_a_video_is_refused_and_the_reverse(tmp_path: Path, ma
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     assert refused(tmp_path / "none.mp4") == "no such file"
-    assert refused(tmp_path / "folder.mp4") == "no such file"
+    assert refused(tmp_path / "folder.mp4") == "not a file, but a folder or a device"
 
 
 def test_sound_without_pictures_is_refused(tmp_path: Path) -> None:
@@ -275,6 +275,15 @@ def test_a_truncated_video_is_refused(tmp_path: Path, make_clip: MakeClip, name:
     path = make_clip(tmp_path / name, frames=30, pattern="noise")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert reason in refused(path)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.mp4"])
+def test_a_recording_that_does_not_start_at_zero_is_whole(tmp_path: Path, make_clip: MakeClip, name: str) -> None:
+    """As recorders and segmenters cut it; half of it is still truncated."""
+    path = make_clip(tmp_path / name, frames=30, pattern="noise", times_s=[60 + k / 10 for k in range(30)])
+    assert [round(frame.time_s, 2) for frame in read_video(path, LIMITS)] == [k / 10 for k in range(30)]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "header" in refused(path)
 
 
 def test_a_truncated_image_is_refused(tmp_path: Path) -> None:

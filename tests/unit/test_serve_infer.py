@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from framegate.runtime.session import FakeSession, Floats, Frames
 from framegate.serve.errors import BadRequest, DeadlineExceeded, NotOffered, Overloaded, UnknownModel
 from framegate.serve.infer import Inference
 from framegate.serve.tensors import InferRequest, InferResponse, Output, Tensor
@@ -463,6 +464,20 @@ def test_a_client_that_keeps_the_state_gets_the_offline_answers() -> None:
             return found
 
     np.testing.assert_array_equal(np.stack(asyncio.run(main())), EXPECTED)
+
+
+def test_a_state_that_leads_to_no_number_is_refused() -> None:
+    class Overflowing(FakeSession):
+        def step(self, frames: Frames, state: Floats) -> tuple[Floats, Floats]:
+            logits, after = super().step(frames, np.minimum(state, 1))
+            return np.where(state.max() > 1e30, np.float32(np.nan), logits), after
+
+    async def main() -> None:
+        async with inferring(Overflowing(LABELS, CLIP)) as inference:
+            large = request(VIDEO[:1], state=np.full((1, 4), 3e38, np.float32))
+            await refused(inference.infer(large), BadRequest, "leads to logits that are not")
+
+    asyncio.run(main())
 
 
 def test_rows_without_a_state_each_start_fresh() -> None:

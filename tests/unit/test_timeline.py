@@ -56,4 +56,18 @@ class At:
 
 def test_thirty_frames_per_second_give_every_third_one_at_ten() -> None:
     frames = [At(k / 30) for k in range(30)]
-    assert [round(frame.time_s * 30) for _, frame in resample(frames, 10)] == list(range(0, 30, 3))
+    assert [round(frame.time_s * 30) for _, frame, _ in resample(frames, 10)] == list(range(0, 30, 3))
+
+
+@pytest.mark.parametrize(
+    ("fps", "silence_s", "cut"), [(10, 2.0, False), (10, 2.1, True), (0.5, 5.0, False), (0.5, 7.0, True)]
+)
+def test_a_silence_in_a_file_is_a_cut(fps: float, silence_s: float, cut: bool) -> None:
+    tick = 1 / fps
+    times = [5.0, 5 + tick, 5 + tick + silence_s, 5 + 2 * tick + silence_s]
+    picked = list(resample([At(time_s) for time_s in times], fps))
+    assert [frame.time_s for _, frame, new in picked if new] == ([times[2]] if cut else [])
+    if cut:
+        assert [time_s for time_s, _, _ in picked] == pytest.approx([one - 5 for one in times])
+    else:
+        assert len(picked) > len(times)

@@ -42,7 +42,7 @@ def _one(path: Path, spec: ClipSpec, limits: MediaLimits, clock: Clock) -> tuple
     steps, convert, decode = 0, 0, [0]
     picked: TimedFrame | None = None
     try:
-        for _, frame in islice(resample(_timed(read_frames(path, limits), decode, clock), spec.fps), STEPS):
+        for _, frame, _ in islice(resample(_timed(read_frames(path, limits), decode, clock), spec.fps), STEPS):
             steps += 1
             if frame is not picked:
                 picked, start = frame, clock()

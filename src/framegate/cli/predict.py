@@ -32,6 +32,10 @@ def predict(session: Session, path: Path) -> Iterator[Segment]:
     """Maximal runs of the top label of the step's softmax, from a video or an image. Raises MediaError."""
     spans, state = Spans(1 / session.clip.fps), session.init_state(1)
     for frame in read_clip(path, session.clip, MediaLimits()):
+        if frame.cut:
+            state = session.init_state(1)
+            if ended := spans.end():
+                yield _segment(ended, session)
         logits, state = session.step(frame.pixels[None], state)
         if ended := spans.add(frame.time_s, softmax(logits[0])):
             yield _segment(ended, session)

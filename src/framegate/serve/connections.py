@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from framegate.serve.errors import Stopping
 from framegate.serve.guard import Guard
 from framegate.serve.metrics import Metrics
+from framegate.serve.rest import error_response
 
 HEAD_BYTES = 1 << 16  # of a request, once more than one piece of it came
 
@@ -26,14 +29,24 @@ class InFlight:
             if scope["type"] != "http":
                 return await app(scope, receive, send)
 
+            started = False
+
             def noting(message: Message) -> Awaitable[None]:
-                if outcomes and message["type"] == "http.response.start":
-                    self._note(scope, message)
+                nonlocal started
+                if message["type"] == "http.response.start":
+                    started = True
+                    if outcomes:
+                        self._note(scope, message)
                 return send(message)
 
             self.count += 1
             try:
                 await app(scope, receive, noting)
+            except asyncio.CancelledError:
+                if not self.closing:
+                    raise
+                if not started:  # the time for what was accepted is over
+                    await error_response(Stopping())(scope, receive, noting)
             finally:
                 self.count -= 1
 

@@ -105,9 +105,11 @@ class Engine:
     # --- work ---------------------------------------------------------------------------------
 
     def open_stream(self, kind: str) -> Stream:
-        """A stream on the current version. Overloaded when there are too many."""
-        if len(self._streams) >= self.limits.max_streams:
-            raise Overloaded(f"{len(self._streams)} streams are open, the limit; close one, or come back later", 5.0)
+        """A stream on the current version. Overloaded when there are too many; uploads have a limit of their own."""
+        if kind != "upload" and len(self._streams) >= (most := self.limits.max_streams):
+            open_ = sum(stream.kind != "upload" for stream in self._streams)
+            if open_ >= most:
+                raise Overloaded(f"{open_} streams are open, the limit; close one, or come back later", 5.0)
         stream = Stream(self, kind)
         self._streams.add(stream)
         self.metrics.streams(kind, 1)

@@ -86,6 +86,8 @@ class Inference:
         state = _state(request, inputs, model, len(frames))
         wanted = _outputs(request, OUTPUTS)
         logits, after = await self.engine.step(model, frames, state, until_s - self.clock())
+        if "state" in inputs and not (np.isfinite(logits).all() and np.isfinite(after).all()):
+            raise _no_state(request)
         arrays = {"logits": logits, "next_state": after}
         outputs = tuple(Tensor(name, arrays[name]) for name in wanted)
         return InferResponse(request.model, model.version, outputs, request.id)
@@ -167,8 +169,15 @@ def _state(request: InferRequest, inputs: Mapping[str, Array], model: Model, n: 
             f"input 'state' batch size does not match other inputs for '{request.model}': {len(state)} and {n}"
         )
     if not np.isfinite(state).all():
-        raise BadRequest(f"input 'state' for model '{request.model}' is not finite; feed back a next_state as it was")
+        raise _no_state(request)
     return state
+
+
+def _no_state(request: InferRequest) -> BadRequest:
+    return BadRequest(
+        f"input 'state' for model '{request.model}' is not finite, or leads to logits that are not; feed back a "
+        "next_state as it was"
+    )
 
 
 def _frame(request: InferRequest, model: Model, max_batch: int) -> Frames:

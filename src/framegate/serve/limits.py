@@ -15,7 +15,7 @@ class Limits(Record):
 
     max_batch: Annotated[int, Field(ge=1, le=256, description="frames answered by one step, at most")] = 16
     deadline_ms: Annotated[float, Field(gt=0, le=3.6e6, description="from accepting a frame to its answer")] = 1000.0
-    max_streams: Annotated[int, Field(ge=1, description="live streams and sequences together")] = 1024
+    max_streams: Annotated[int, Field(ge=1, description="live streams and sequences together, of each worker")] = 1024
     sequence_idle_s: Annotated[float, Field(gt=0, le=1e6, description="then a sequence is forgotten")] = 60.0
     max_uploads: Annotated[int, Field(ge=1, description="files in work at once; others wait for the deadline")] = 4
     max_upload_mb: Annotated[float, Field(gt=0, le=1e6, description="of a file")] = 256.0

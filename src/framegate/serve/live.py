@@ -16,14 +16,13 @@ from typing import Literal
 import numpy as np
 
 from framegate.contract import MediaError
-from framegate.resampling import TICK_TOLERANCE_S, Grid
+from framegate.resampling import TICK_TOLERANCE_S, Grid, cut_after_s
 from framegate.runtime.session import Frames
 from framegate.serve.engine import Engine, Stream
 from framegate.serve.errors import ServeError
 from framegate.serve.model import Model
 from framegate.timeline import Shares, softmax
 
-MAX_GAP_S = 2.0  # a longer silence is a cut: the frames before it say nothing about those after
 ResetReason = Literal["version", "gap", "client"]
 Load = Callable[[], Frames]  # decode and resize: u8 [H,W,3]; runs in a thread; raises MediaError
 
@@ -37,7 +36,7 @@ class Answer:
     shares: Shares
     dropped: int  # ticks of this source so far
     version: str
-    latency_s: float  # since the frame was offered
+    latency_s: float  # since the frame was offered that showed the tick to be due
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +63,18 @@ Event = Answer | Reset | Refused
 class _Frame:
     seq: int
     load: Load
-    at: float  # seconds of time.monotonic()
     pixels: Frames | None = None  # as `model` sees it
     model: Model | None = None
 
 
 @dataclass(slots=True)
 class _Unit:
-    """What waits for the model: frames with their ticks (seconds), and whether the state starts anew before them."""
+    """What waits for the model: frames with their ticks (seconds), and whether the state starts anew before them.
 
+    It waits from `at` on, in seconds of time.monotonic(): a tick in a silence sees a frame that came long before.
+    """
+
+    at: float = field(default_factory=time.monotonic)
     ticks: list[tuple[_Frame, list[float]]] = field(default_factory=list)
     reset: ResetReason | None = None
 
@@ -104,14 +106,14 @@ class Live:
 
         `exact`: times as a file has them; else they jitter, and a frame takes the tick that it is nearest to.
         """
-        frame = _Frame(self.received, load, time.monotonic())
+        frame = _Frame(self.received, load)
         self.received += 1
         if self._newest is None:
             self._start_s = self._last_s = time_s
-        if self._grid is not None and time_s - self._last_s > MAX_GAP_S:
+        fps = self._stream.model.clip.fps
+        if self._grid is not None and time_s - self._last_s > cut_after_s(fps):
             self.restart("gap")
         if self._grid is None:
-            fps = self._stream.model.clip.fps
             self._grid = Grid(fps, TICK_TOLERANCE_S if exact else 0.5 / fps)
             self._base_s = time_s - self._start_s
         before, now = self._grid.push(time_s)
@@ -173,10 +175,10 @@ class Live:
                 self._stream.reset()
                 yield Reset(unit.reset, self._stream.model.version, unit.ticks[0][1][0])
             for frame, times in unit.ticks:
-                async for event in self._answer(frame, times):
+                async for event in self._answer(frame, times, unit.at):
                     yield event
 
-    async def _answer(self, frame: _Frame, times: list[float]) -> AsyncGenerator[Event, None]:
+    async def _answer(self, frame: _Frame, times: list[float], at: float) -> AsyncGenerator[Event, None]:
         try:
             for time_s in times:
                 pixels = await self._pixels(frame)
@@ -184,9 +186,9 @@ class Live:
                     self._grid = None  # another version may have another rate, and another size
                     yield Reset("version", self._stream.model.version, time_s)
                     pixels = await self._pixels(frame)
-                left_s = self._engine.deadline(None) - (time.monotonic() - frame.at)
+                left_s = self._engine.deadline(None) - (time.monotonic() - at)
                 logits = await self._stream.step(pixels, max(left_s, 0.0))
-                latency_s = time.monotonic() - frame.at
+                latency_s = time.monotonic() - at
                 self._engine.metrics.observe("total", latency_s)
                 version = self._stream.model.version
                 yield Answer(frame.seq, time_s, softmax(logits), self.dropped, version, latency_s)

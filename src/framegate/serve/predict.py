@@ -72,6 +72,10 @@ class Uploads:
         spans = Spans(1 / stream.model.clip.fps)
         async with aclosing(self._frames(stream, path, gone)) as frames:
             async for frame in frames:
+                if frame.cut:
+                    stream.reset()
+                    if ended := spans.end():
+                        yield ended
                 logits = await stream.step(frame.pixels, patient=True)
                 if ended := spans.add(frame.time_s, softmax(logits)):
                     yield ended
