@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
@@ -64,6 +65,12 @@ def test_a_source_without_a_place_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_address(text)
     assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("port", ["99999", "notaport", "-1"])
+def test_a_port_that_there_is_not_is_named_as_such(port: str) -> None:
+    with pytest.raises(ConfigError, match="the port is wrong"):
+        parse_address(f"rtsp://me:pw@host:{port}/x")
 
 
 @given(
@@ -156,6 +163,83 @@ cameras:
     assert "s3cret" not in told and len(told.splitlines()) == 10
 
 
+def test_what_misses_in_the_environment_hides_nothing_else(tmp_path: Path) -> None:
+    text = """
+cameras:
+- {name: a, source: "rtsp://${NOT_SET_1}:${NOT_SET_2}@cam/x"}
+- {name: a, source: "rtsp://${NOT_SET_3}@cam/x", hold_s: -1}
+- {name: b, source: b.mp4}
+- {name: b, source: "rtps://cam/x"}
+"""
+    told = refused([written(tmp_path, text)])
+    for expected in (
+        "cameras[0]: source: the environment has no NOT_SET_1, NOT_SET_2",
+        "cameras[1]: source: the environment has no NOT_SET_3",
+        "cameras[1]: hold_s",
+        "cameras[3]: source 'rtps://cam/x'",
+        "name 'a': 2 cameras have it",
+        "name 'b': 2 cameras have it",
+    ):
+        assert expected in told
+    assert len(told.splitlines()) == 7
+
+
+@given(password=st.text(st.characters(min_codepoint=1, exclude_categories=["Cs"]), min_size=1))
+def test_a_password_of_the_environment_leads_to_no_other_host(password: str) -> None:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DOOR_PASSWORD", password)
+        address = find_cameras(["rtsp://watch:${DOOR_PASSWORD}@10.0.0.7:554/stream1"], {})[0].address
+    split = urlsplit(address.target)
+    assert (split.hostname, split.port, split.path, split.username) == ("10.0.0.7", 554, "/stream1", "watch")
+    assert unquote(str(split.password)) == password
+    assert address.shown == "rtsp://***@10.0.0.7:554/stream1"
+
+
+@pytest.mark.parametrize(
+    ("source", "value", "target"),
+    [
+        ("${X}", "rtsp://me:p%40w@cam/x", "rtsp://me:p%40w@cam/x"),
+        ("http://me:pw@${X}/x", "cam:81", "http://me:pw@cam:81/x"),
+        ("http://${X}/a@b", "cam:81", "http://cam:81/a@b"),
+        ("http://cam?a=${X}@b", "1&c", "http://cam?a=1&c@b"),
+        ("http://${X}@cam/${X}", "me:p@w", "http://me:p%40w@cam/me:p@w"),
+        ("films/${X}.mp4", "a b@c", "films/a b@c.mp4"),
+    ],
+)
+def test_only_the_user_and_the_password_are_encoded(
+    source: str, value: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("X", value)
+    assert find_cameras([source], {})[0].address.target == target
+
+
+def test_a_key_that_is_given_twice_is_refused_wherever_it_is(tmp_path: Path) -> None:
+    text = """
+defaults: &all {fps: 5, fps: 6}
+cameras:
+- <<: *all
+  name: a
+  source: a.mp4
+  fps: 7
+- name: b
+  source: b.mp4
+  thresholds: {left: 0.5, "left": 0.6}
+  name: c
+"""
+    told = refused([written(tmp_path, text)])
+    assert "cameras.yaml: line 2: fps: this key is given twice" in told
+    assert "line 10: left: this" in told and "line 11: name: this" in told
+    assert told.count("given twice") == 3
+
+
+@pytest.mark.parametrize(
+    "pair", ["hold_s: yes", "fps: true", "attempts: true", 'threshold: "0.9"', "thresholds: {left: on}", "slow_s: no"]
+)
+def test_a_word_is_not_taken_for_a_number(tmp_path: Path, pair: str) -> None:
+    told = refused([written(tmp_path, f"cameras:\n- name: a\n  source: a.mp4\n  {pair}\n")])
+    assert re.search(pair.split(":")[0] + r"\S*: Input should be a valid (number|integer)", told)
+
+
 def test_a_key_among_the_defaults_is_as_wrong_as_any_other(tmp_path: Path) -> None:
     text = "defaults: {treshold: 0.5, name: x}\ncameras: [{name: a, source: a.mp4}]"
     told = refused([written(tmp_path, text)])
@@ -163,7 +247,8 @@ def test_a_key_among_the_defaults_is_as_wrong_as_any_other(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "cameras:", "cameras: []", "cameras: 3", "just text", "cameras: {name: a}", "a: [", "\tx: 1"]
+    "text",
+    ["", "[]", "cameras:", "cameras: []", "cameras: 3", "just text", "cameras: {name: a}", "a: [", "\tx: 1", "[x]: 1"],
 )
 def test_a_file_without_a_list_of_cameras_is_refused(tmp_path: Path, text: str) -> None:
     told = refused([written(tmp_path, text)])

@@ -83,6 +83,22 @@ def test_an_alert_is_told_when_it_goes_off_and_when_it_ends(tmp_path: Path, tiny
     assert named(events, "end")[0]["alerts"] == 1
 
 
+@pytest.mark.parametrize(("name", "fps"), [("a.mp4", 25), ("a.mkv", 24)])
+def test_a_file_says_its_rate_and_is_not_slow_by_it(name: str, fps: float, tmp_path: Path, tiny_bundle: Path) -> None:
+    clip = film(tmp_path / name, "r" * 30, fps=fps)
+    events = events_of(settings(tiny_bundle, [clip], {"slow_s": 0.5}, pace=FAST))
+    assert named(events, "connected")[0]["fps"] == fps and not named(events, "health")
+
+
+def test_a_file_that_declares_more_than_it_gives_is_not_slow(
+    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framegate.watch.feed._declared_fps", lambda path: 60.0)
+    clip = film(tmp_path / "a.mp4", "r" * 30)
+    events = events_of(settings(tiny_bundle, [clip], {"slow_s": 0.5}, pace=FAST))
+    assert named(events, "connected")[0]["fps"] == 60 and not named(events, "health")
+
+
 def test_a_folder_is_all_its_videos(tmp_path: Path, tiny_bundle: Path) -> None:
     folder = tmp_path / "films"
     folder.mkdir()

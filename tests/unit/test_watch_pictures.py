@@ -115,6 +115,12 @@ def test_where_videos_go_is_checked_before_anything_starts(tmp_path: Path) -> No
         annotation_paths(one, ["a"], [one])
     with pytest.raises(ConfigError, match="several cameras would write"):
         annotation_paths(tmp_path, ["a/b", "a?b"], [])
+    for cameras in (["a"], ["a", "b"]):
+        with pytest.raises(ConfigError, match=r"\.avi cannot be written"):
+            annotation_paths(tmp_path / "out.avi", cameras, [])
+    (dated := tmp_path / "films.2024").mkdir()
+    assert annotation_paths(dated, ["a"], []) == [dated / "a.mp4"]
+    assert annotation_paths(tmp_path / "new", ["a"], []) == [tmp_path / "new/a.mp4"]
     assert annotation_paths(tmp_path, ["../../etc/x", "10.0.0.7:554/s1"], []) == [
         tmp_path / "etc-x.mp4",
         tmp_path / "10.0.0.7-554-s1.mp4",

@@ -1,13 +1,18 @@
 """Cameras on a network: pulled, lost, found again, silent, wrong; and what is never shown of them."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import simplejpeg
 
 from tests.streamed import Script, closed_port, mjpeg, rtsp
-from tests.watched import Event, events_of, film, named, settings, watch_until
+from tests.watched import Event, events_of, film, named, picture, settings, watch_until
 
 SERVERS = pytest.mark.parametrize("serve", [mjpeg, rtsp])
 Serve = Any
@@ -100,27 +105,62 @@ def test_a_password_is_used_and_never_shown(serve: Serve, tiny_bundle: Path, cap
     assert all("***@" in e["source"] for e in named(events, "connected"))
 
 
-def test_a_stream_cannot_lead_to_a_file_or_a_playlist(tmp_path: Path, tiny_bundle: Path) -> None:
-    import http.server
-    import threading
-    from functools import partial
+@SERVERS
+def test_a_password_of_the_environment_may_hold_anything(
+    serve: Serve, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password = "p@127.0.0.1:1/w%41?#= é"
+    monkeypatch.setenv("LOGIN", f"me:{password}")
+    monkeypatch.setenv("DOOR_PASSWORD", password)
+    with serve(Script([FOREVER], password=password)) as url:
+        sources = [url.replace("://", f"://{user}@") for user in ("me:${DOOR_PASSWORD}", "${LOGIN}")]
+        found = settings(tiny_bundle, sources, {"attempts": 1})
+        events = watch_until(found, has("connected", 2))
+    assert {e["source"] for e in named(events, "connected")} == {url.replace("://", "://***@")}
 
+
+def test_a_stream_cannot_lead_to_a_file_or_a_playlist(tmp_path: Path, tiny_bundle: Path) -> None:
     film(tmp_path / "a.mp4", "rrr")
     (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{tmp_path}/a.mp4\n")
+    with _files(tmp_path) as url:
+        events = events_of(settings(tiny_bundle, [f"{url}/list.m3u8"], {"attempts": 1}), code=1)
+    assert named(events, "end")[0]["frames"] == 0 and named(events, "end")[0]["error"]
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
+
+@contextmanager
+def _files(folder: Path) -> Iterator[str]:
+    """The URL of a web server."""
+
+    class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        url = f"http://127.0.0.1:{server.server_address[1]}/list.m3u8"
-        events = events_of(settings(tiny_bundle, [url], {"attempts": 1}), code=1)
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
-    assert named(events, "end")[0]["frames"] == 0 and named(events, "end")[0]["error"]
+
+
+def test_what_is_no_stream_is_told_what_is_expected(tmp_path: Path, tiny_bundle: Path) -> None:
+    (tmp_path / "login.html").write_text("<html><body>Log in</body></html>")
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n")
+    (tmp_path / "snapshot.jpg").write_bytes(simplejpeg.encode_jpeg(picture("r", 1)))
+    names = ("login.html", "list.m3u8", "snapshot.jpg", "missing")
+    with _files(tmp_path) as url:
+        events = events_of(settings(tiny_bundle, [f"{url}/{name}" for name in names], {"attempts": 1}), code=1)
+    errors = {e["camera"].rpartition("/")[2]: e["error"] for e in named(events, "end")}
+    assert "404" in errors.pop("missing")
+    assert len(errors) == 3 and all("multipart/x-mixed-replace), MPEG-TS or Matroska" in e for e in errors.values())
+
+
+def test_a_stream_over_http_says_its_rate(tmp_path: Path, tiny_bundle: Path) -> None:
+    film(tmp_path / "a.mkv", "r" * 40, fps=24)
+    with _files(tmp_path) as url:
+        events = watch_until(settings(tiny_bundle, [f"{url}/a.mkv"]), has("connected"))
+    assert named(events, "connected")[0]["fps"] == 24
 
 
 def test_a_camera_that_breaks_off_disturbs_no_other(tmp_path: Path, tiny_bundle: Path) -> None:

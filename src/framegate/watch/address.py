@@ -44,7 +44,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """ConfigError for a scheme that is not known, or a URL without a host; whether it exists is seen on opening."""
+    """ConfigError for an unknown scheme, no host, or a wrong port; whether the place exists is seen on opening."""
     scheme, separator, rest = text.partition("://")
     if separator:
         return _network(scheme.lower(), rest, text)
@@ -62,11 +62,15 @@ def _network(scheme: str, rest: str, text: str) -> Address:
             f"source {mask(text)!r}: {scheme}:// is not known{nearest(scheme, PROTOCOLS)}; known: {known}"
         )
     try:
-        host, _ = urlsplit(text).hostname, urlsplit(text).port
+        host = urlsplit(text).hostname
     except ValueError:
         host = None
     if not host:
         raise ConfigError(f"source {mask(text)!r}: no host; expected {scheme}://HOST[:PORT]/PATH")
+    try:
+        _ = urlsplit(text).port
+    except ValueError:
+        raise ConfigError(f"source {mask(text)!r}: the port is wrong; expected a number up to 65535") from None
     return Address("network", f"{scheme}://{rest}", mask(text), scheme)
 
 

@@ -78,6 +78,10 @@ class Annotation:
 
 def annotation_paths(target: Path, cameras: list[str], sources: list[Path]) -> list[Path]:
     """A file for one camera, or one for each in a folder, named after it. ConfigError where one cannot be."""
+    if target.suffix.lower() not in ("", ".mp4") and not target.is_dir():
+        raise ConfigError(
+            f"--annotate {target}: {target.suffix} cannot be written; name a .mp4, or a folder without a dot"
+        )
     if target.suffix.lower() != ".mp4":
         paths = [target / f"{_file_name(name)}.mp4" for name in cameras]
     elif len(cameras) == 1:

@@ -105,8 +105,9 @@ class Watched:
 
     def connected(self, frame: TimedFrame, nominal_fps: float | None) -> None:
         """See Taker."""
-        again, self._nominal_fps, self.tally.connected = self.tally.connected, nominal_fps, True
-        self._health.bounds = self.camera.bounds(self._stream.model.clip.fps, nominal_fps)
+        again, self.tally.connected = self.tally.connected, True
+        self._nominal_fps = nominal_fps if self.camera.address.live else None  # a file gives all that it has
+        self._health.bounds = self.camera.bounds(self._stream.model.clip.fps, self._nominal_fps)
         self._health.restart()
         if again:  # a file in a loop
             return

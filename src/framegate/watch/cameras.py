@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from framegate.alerts import Rules
 from framegate.contract import ConfigError, Record, nearest
@@ -22,11 +23,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OrOff = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # seconds, 0 = off
 BACKGROUND = "nothing"  # the label that the bench takes for a quiet scene
+PLACEHOLDER = re.compile(r"\$\{(\w+)\}")  # of the environment
 CONFIG_SUFFIXES = (".yaml", ".yml")
 
 
 class Camera(Record):
-    """One camera: every key of cameras.yaml."""
+    """One camera: every key of cameras.yaml. No word is taken for a number: `yes` would be 1."""
+
+    model_config = ConfigDict(strict=True)
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     source: Annotated[str, Field(min_length=1)]
@@ -80,9 +84,14 @@ def find_cameras(sources: Sequence[str], given: Mapping[str, Any]) -> tuple[Came
             entries += _entries(Path(source), problems)
         else:
             entries.append((source if "://" not in source else "source", {"name": _name(source), "source": source}))
-    cameras = [camera for where, keys in entries for camera in _camera(where, keys, given, problems)]
-    cameras = _renamed(cameras) if all(not s.lower().endswith(CONFIG_SUFFIXES) for s in sources) else cameras
-    names = [camera.name for camera in cameras]
+    found = [_camera(where, keys, given, problems) for where, keys in entries]
+    cameras = [camera for some in found for camera in some]
+    if any(source.lower().endswith(CONFIG_SUFFIXES) for source in sources):
+        wrong = [keys for (_, keys), some in zip(entries, found, strict=True) if not some]
+        names = [camera.name for camera in cameras] + [str(keys["name"]) for keys in wrong if _has_name(keys)]
+    else:
+        cameras = _renamed(cameras)
+        names = [camera.name for camera in cameras]
     problems += [
         f"name {name!r}: {names.count(name)} cameras have it" for name in dict.fromkeys(names) if names.count(name) > 1
     ]
@@ -114,13 +123,15 @@ def _refuse(problems: Sequence[str]) -> None:
 def _entries(path: Path, problems: list[str]) -> list[tuple[str, Any]]:
     """The cameras of a file, with its defaults filled in."""
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        loader = _Loader(path.read_text("utf-8"))
+        content = loader.get_single_data()
     except OSError as error:
         problems.append(f"{path}: {error.strerror}")
         return []
     except (yaml.YAMLError, ValueError) as error:
         problems.append(f"{path}: not YAML: {_why_not_yaml(error)}")
         return []
+    problems += [f"{path}: {key}" for key in loader.twice]
     if not isinstance(content, dict) or not isinstance(content.get("cameras"), list) or not content["cameras"]:
         problems.append(f"{path}: expected a list of cameras under the key 'cameras'")
         return []
@@ -138,6 +149,28 @@ def _entries(path: Path, problems: list[str]) -> list[tuple[str, Any]]:
     ]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML, and the keys that a mapping has twice, the last of which would hold."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.twice: list[str] = []
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """As it stands in the file, before anything is merged into it."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                self.twice.append(f"line {key.start_mark.line + 1}: {key.value}: this key is given twice")
+            seen.add(key.value)
+        return node
+
+
+def _has_name(keys: Any) -> bool:
+    return isinstance(keys, dict) and isinstance(keys.get("name"), str)
+
+
 def _why_not_yaml(error: Exception) -> str:
     """What and where, without the line: it may hold a password."""
     mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
@@ -149,13 +182,17 @@ def _camera(where: str, keys: Any, given: Mapping[str, Any], problems: list[str]
     if not isinstance(keys, dict):
         problems.append(f"{where}: expected keys and values: name, source, ...")
         return []
+    camera, source = None, keys.get("source")
     try:
         camera = Camera.model_validate({**given, **keys})
     except ValidationError as error:
         problems += [_problem(where, dict(one)) for one in error.errors()]
-        return []
     try:
-        camera = camera.model_copy(update={"source": _filled(camera.source)})
+        if isinstance(source, str) and source:
+            parse_address(source := _filled(source))
+        if camera is None:
+            return []
+        camera = camera.model_copy(update={"source": source})
         if camera.address.kind == "file" and camera.address.path.is_dir():
             return _of_folder(camera)
     except ConfigError as error:
@@ -173,14 +210,17 @@ def _problem(where: str, error: dict[str, Any]) -> str:
 
 
 def _filled(source: str) -> str:
-    """`${NAME}` from the environment, so that a password need not stand in a file."""
+    """`${NAME}` from the environment, so that a password need not stand in a file. ConfigError names all that miss.
 
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in os.environ:
-            raise ConfigError(f"source: the environment has no {found[1]}")
-        return os.environ[found[1]]
-
-    return re.sub(r"\$\{(\w+)\}", value, source)
+    What fills the user or the password of a URL is percent-encoded, which FFmpeg undoes: no value of it leads to
+    another host. A `:` stays, for a variable that is both of them.
+    """
+    if missing := [name for name in dict.fromkeys(PLACEHOLDER.findall(source)) if name not in os.environ]:
+        raise ConfigError(f"source: the environment has no {', '.join(missing)}")
+    login = re.match(r"[^/]*://[^/?#]*@", source)
+    end = login.end() if login else 0
+    user = PLACEHOLDER.sub(lambda found: quote(os.fsencode(os.environ[found[1]]), safe=":"), source[:end])
+    return user + PLACEHOLDER.sub(lambda found: os.environ[found[1]], source[end:])
 
 
 def _of_folder(camera: Camera) -> list[Camera]:

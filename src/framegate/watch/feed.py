@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import av
 
 from framegate.contract import MediaError
-from framegate.media import read_frames
-from framegate.video import MediaLimits, TimedFrame, check_size, video_stream
+from framegate.media import is_video, read_frames
+from framegate.video import CONTAINERS, MediaLimits, TimedFrame, check_size, video_stream
 from framegate.watch.address import FORMATS, PROTOCOLS, Address
 
 WITHOUT_TIMES = ("mpjpeg", "mjpeg")  # their times are made up: that of arrival is better
 PLAUSIBLE_FPS = (1.0, 120.0)
 JUMP_S = 10.0  # a stream's clock that goes on by more was set anew
 STEP_S = 0.001
+NO_STREAM = (errno.EIO, errno.EINVAL)  # all that FFmpeg says of a page, a snapshot or a playlist
+EXPECTED = "a host that can be found, and from it MJPEG (multipart/x-mixed-replace), MPEG-TS or Matroska"  # of http
 FAILURES = (av.error.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
 
 
@@ -43,8 +47,12 @@ class Feed:
 
     def __iter__(self) -> Iterator[TimedFrame]:
         if self._address.kind == "file":
-            return read_frames(self._address.path, self._opening.limits)
+            return self._read_file()
         return self._read_live()
+
+    def _read_file(self) -> Iterator[TimedFrame]:
+        self.nominal_fps = _declared_fps(self._address.path)
+        yield from read_frames(self._address.path, self._opening.limits)
 
     def _read_live(self) -> Iterator[TimedFrame]:
         shown = self._address.shown
@@ -65,7 +73,12 @@ class Feed:
         options = {"protocol_whitelist": PROTOCOLS[address.scheme], "format_whitelist": FORMATS[address.scheme]}
         if address.scheme.startswith("rtsp"):
             options["rtsp_transport"] = self._opening.transport
-        return av.open(address.target, options=options, timeout=(seconds, seconds), metadata_errors="replace")
+        try:
+            return av.open(address.target, options=options, timeout=(seconds, seconds), metadata_errors="replace")
+        except (av.error.FFmpegError, OSError) as error:
+            if not address.scheme.startswith("http") or not _is_no_stream(error):
+                raise
+            raise MediaError(address.shown, f"{why(error)}; expected {EXPECTED}") from None
 
     def _decode(self, container: av.container.InputContainer) -> Iterator[TimedFrame]:
         shown, limits = self._address.shown, self._opening.limits
@@ -122,6 +135,23 @@ def _plausible(rate: object) -> float | None:
     """Frames per second as a stream declares them; many declare nonsense."""
     fps = float(rate) if rate else 0.0  # type: ignore[arg-type]
     return fps if PLAUSIBLE_FPS[0] <= fps <= PLAUSIBLE_FPS[1] else None
+
+
+def _declared_fps(path: Path) -> float | None:
+    """Of a video file, by its header; what is wrong with it is seen on reading."""
+    if not is_video(path):
+        return None
+    try:
+        options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
+            return _plausible(container.streams.video[0].average_rate) if container.streams.video else None
+    except FAILURES:
+        return None
+
+
+def _is_no_stream(error: BaseException) -> bool:
+    """Whether something answered, perhaps, but nothing that can be watched."""
+    return isinstance(error, av.error.InvalidDataError) or getattr(error, "errno", None) in NO_STREAM
 
 
 def why(error: BaseException) -> str:
