@@ -108,6 +108,8 @@ def test_a_message_beyond_the_limit_closes_the_stream_with_1009(server: Server) 
         '{"t": "soon"}',
         '{"t": null}',
         '{"t": 1e999}',
+        '{"t": -1.7e308}',
+        '{"t": 10000000001}',
         '{"end": false}',
         '{"what": 1}',
         '{"t": true}',
@@ -132,12 +134,40 @@ def test_time_that_goes_back_closes_the_stream_with_1008(server: Server) -> None
         assert "times must not decrease" in live.socket.protocol.close_rcvd.reason
 
 
-@pytest.mark.parametrize("query", ["fps=0", "fps=-1", "fps=fast", "fps=nan", "fps=inf", "top=0", "top=x"])
+@pytest.mark.parametrize(
+    "query", ["fps=0", "fps=-1", "fps=fast", "fps=nan", "fps=inf", "fps=1e-320", "fps=1001", "fps="]
+)
 def test_a_query_that_makes_no_sense_is_1008(server: Server, query: str) -> None:
     with server.socket(query) as socket, pytest.raises(websockets.exceptions.ConnectionClosed):
         Live(socket)
     assert socket.protocol.close_rcvd.code == 1008
-    assert "expected a number above 0" in socket.protocol.close_rcvd.reason
+    assert "expected a number from 0.001 to 1000" in socket.protocol.close_rcvd.reason
+
+
+@pytest.mark.parametrize("query", ["top=0", "top=0.5", "top=-1", "top=x", "top=inf"])
+def test_fewer_labels_than_one_are_1008(server: Server, query: str) -> None:
+    with server.socket(query) as socket, pytest.raises(websockets.exceptions.ConnectionClosed):
+        Live(socket)
+    assert socket.protocol.close_rcvd.code == 1008
+    assert "expected a number from 1 to 1000000" in socket.protocol.close_rcvd.reason
+
+
+@pytest.mark.parametrize("fps", ["0.001", "1000"])
+def test_the_ends_of_the_range_of_rates_are_answered(server: Server, fps: str) -> None:
+    with server.live(f"fps={fps}") as live:
+        for image in pictures(3):
+            live.send(image)
+        said = live.end()
+    assert said[-1] == {"event": "end", "frames": 3, "dropped": said[-1]["dropped"]}
+    assert live.code == 1000
+
+
+def test_the_ends_of_the_range_of_times_are_answered(server: Server) -> None:
+    with server.live("") as live:
+        assert live.ask(pictures(1)[0], t=-1e10)["seq"] == 0
+        reset = live.ask(pictures(1)[0], t=1e10)
+        assert (reset["event"], reset["reason"], reset["t"]) == ("reset", "gap", 2e10)
+        assert live.next()["seq"] == 1
 
 
 def test_an_unknown_model_is_4404(server: Server) -> None:

@@ -9,8 +9,8 @@ import grpc
 import numpy as np
 import pytest
 
-from tests.running import INFER, Server, asked, logits_of, message, offline
-from tests.served import color
+from tests.running import INFER, PREDICT, Server, asked, logits_of, message, offline
+from tests.served import color, jpeg
 
 FRAMES = [color(k % 3, seed=k) for k in range(5)]
 ONE = FRAMES[0][None]
@@ -128,3 +128,29 @@ def test_paths_and_methods_that_are_not_there_say_so(server: Server) -> None:
     assert server.get("/v2/models/framegate/versions/99").status_code == 404
     assert server.get("/../../etc/passwd").status_code == 404
     assert json.loads(server.get("/v2").content)["name"] == "framegate"
+
+
+@pytest.mark.parametrize("path", ["/v2/nothing", "/nothing", "/v1/nothing", "/v2/models/framegate/nothing"])
+def test_a_path_that_is_not_there_is_refused_as_everything_else(server: Server, path: str) -> None:
+    answer = server.get(path)
+    assert (answer.status_code, answer.json()) == (404, {"error": f"GET {path}: Not Found"})
+
+
+@pytest.mark.parametrize(("path", "allowed"), [(INFER, "POST"), (PREDICT, "POST"), ("/metrics", "GET"), ("/v2", "GET")])
+def test_a_method_that_is_not_there_is_told_which_one_is(server: Server, path: str, allowed: str) -> None:
+    answer = server.ask("DELETE", path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.json() == {"error": f"DELETE {path}: Method Not Allowed"}
+
+
+@pytest.mark.parametrize("top", ["abc", "0", "-1", "1001", "1.5", "", "9" * 5000])
+def test_a_wrong_number_of_labels_is_400(server: Server, top: str) -> None:
+    answer = server.post(PREDICT, params={"top": top}, content=jpeg(color(0)))
+    assert answer.status_code == 400
+    assert answer.json() == {"error": f"top: {top[:40]!r}; expected an integer from 1 to 1000"}
+
+
+@pytest.mark.parametrize(("top", "count"), [("1", 1), ("2", 2), ("1000", 3), (None, 3)])
+def test_as_many_labels_as_are_asked_for(server: Server, top: str | None, count: int) -> None:
+    answer = server.post(PREDICT, params={"top": top} if top else {}, content=jpeg(color(0)))
+    assert [len(span["labels"]) for span in answer.json()] == [count]

@@ -42,6 +42,12 @@ def test_every_route_stands_in_it(schema: Any) -> None:
     assert all("summary" in entry or "description" in entry for entry in _entries(schema)), "each says what it is"
 
 
+def test_nothing_is_answered_by_a_list_of_details(schema: Any) -> None:
+    assert [entry for entry in _entries(schema) if "422" in entry["responses"]] == []
+    predict = schema.raw_schema["paths"]["/v1/predict"]["post"]
+    assert [one["name"] for one in predict["parameters"]] == ["top"]
+
+
 def _entries(schema: Any) -> list[dict[str, Any]]:
     paths = schema.raw_schema["paths"].values()
     return [entry for path in paths for method, entry in path.items() if method in ("get", "post")]

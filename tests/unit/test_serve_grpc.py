@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from framegate.contract import ConfigError
 from framegate.serve.grpc_server import key_of, make_server
+from framegate.serve.grpc_service import Service
 from tests.oip import HeldSession, Served, frames_of, inferring, offline, opened, serving
 
 VIDEO = frames_of(4)
@@ -91,6 +92,70 @@ def test_unknown_models_are_not_found(client: Any) -> None:
 def test_what_is_not_offered_is_unimplemented(client: Any) -> None:
     assert code(lambda: client.load_model("framegate"))[0] == "UNIMPLEMENTED"
     assert code(lambda: client.get_system_shared_memory_status())[0] == "UNIMPLEMENTED"
+
+
+METHODS = {one.name: one for one in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods}
+MISSING = sorted(name for name in METHODS if not hasattr(Service, name))
+
+
+def call(served: Served, name: str, sent: bytes, **metadata: str) -> tuple[grpc.StatusCode, str]:
+    """What bytes to a method are refused with."""
+    path, more = f"/inference.GRPCInferenceService/{name}", {"metadata": tuple(metadata.items()), "timeout": 10}
+    with grpc.insecure_channel(served.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
+        if METHODS[name].client_streaming:
+            list(channel.stream_stream(path)(iter([sent]), **more))
+        else:
+            channel.unary_unary(path)(sent, **more)
+    return caught.value.code(), caught.value.details()
+
+
+def outcomes(served: Served, outcome: str) -> float:
+    """So many calls were counted."""
+    metrics = served.inference.engine.metrics
+    metrics.flush()
+    labels = {"route": "grpc", "outcome": outcome}
+    return metrics.registry.get_sample_value("framegate_requests_total", labels) or 0.0
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_method_that_is_not_there_is_named_counted_and_no_error_of_ours(
+    served: Served, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = outcomes(served, "UNIMPLEMENTED")
+    told = call(served, name, b"")
+    assert told == (grpc.StatusCode.UNIMPLEMENTED, f"{name} is not offered by this server")
+    assert outcomes(served, "UNIMPLEMENTED") == before + 1
+    assert caplog.records == []
+
+
+def test_the_methods_that_are_not_there_are_those_of_loading_memory_and_logs() -> None:
+    assert {"RepositoryModelLoad", "SystemSharedMemoryStatus", "TraceSetting", "LogSettings"} <= set(MISSING)
+    assert len(METHODS) - len(MISSING) == 10
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_bytes_that_are_no_message_are_an_invalid_argument(
+    served: Served, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = outcomes(served, "INVALID_ARGUMENT")
+    status, text = call(served, name, b"\xff\xff\xff")
+    assert (status, "cannot be parsed as protobuf" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    assert outcomes(served, "INVALID_ARGUMENT") == before + 1
+    assert caplog.records == []
+
+
+def test_what_came_before_a_damaged_message_of_a_stream_is_answered(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = [message(0).SerializeToString(), b"\xff\xff\xff", message(1).SerializeToString()]
+    with grpc.insecure_channel(served.grpc) as channel:
+        stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(iter(sent), timeout=10)
+        answer = pb.ModelStreamInferResponse.FromString(next(stream)).infer_response
+        np.testing.assert_array_equal(triton.InferResult(answer).as_numpy("logits"), EXPECTED[:1])
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("name", [7, "cam-a"])
@@ -394,6 +459,10 @@ def test_calls_without_a_valid_key_are_refused() -> None:
         for sent in ({"authorization": "Bearer right"}, {"x-api-key": "right"}):
             assert client.infer("framegate", frame(0), headers=sent).as_numpy("logits") is not None
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for sent in (b"", b"\xff\xff\xff"):
+            for name in ("RepositoryModelLoad", "ModelInfer", "ModelStreamInfer"):
+                assert call(served, name, sent)[0] is grpc.StatusCode.UNAUTHENTICATED
+        assert call(served, "TraceSetting", b"", **{"x-api-key": "right"})[0] is grpc.StatusCode.UNIMPLEMENTED
         client.start_stream(lambda result, error: answers.put(error), headers={"x-api-key": "wrong"})
         assert answers.get(timeout=10).status() == "StatusCode.UNAUTHENTICATED"
         client.stop_stream()
@@ -440,13 +509,7 @@ def test_what_nobody_foresaw_is_internal_and_stays_in_the_log(caplog: pytest.Log
 
 
 def test_calls_are_counted_by_their_outcome(client: Any, served: Served) -> None:
-    def count(outcome: str) -> float:
-        labels = {"route": "grpc", "outcome": outcome}
-        metrics = served.inference.engine.metrics
-        metrics.flush()
-        return metrics.registry.get_sample_value("framegate_requests_total", labels) or 0.0
-
-    before = count("OK"), count("NOT_FOUND")
+    before = outcomes(served, "OK"), outcomes(served, "NOT_FOUND")
     client.infer("framegate", frame(0))
     code(lambda: client.infer("nope", frame(0)))
-    assert (count("OK"), count("NOT_FOUND")) == (before[0] + 1, before[1] + 1)
+    assert (outcomes(served, "OK"), outcomes(served, "NOT_FOUND")) == (before[0] + 1, before[1] + 1)

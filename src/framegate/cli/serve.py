@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,28 @@ def need_packages() -> None:
         raise ConfigError(f"`framegate serve` needs {', '.join(missing)}: pip install 'framegate[serve]'")
 
 
+def check_words(parsed: argparse.Namespace) -> None:
+    """ConfigError names every option that nothing could be done with: a name, a port, the file of ports."""
+    from framegate.serve.keys import NAME
+
+    wrong = []
+    if not NAME.fullmatch(parsed.name) or not parsed.name.strip("."):
+        wrong.append(f"--name {parsed.name!r}: use 1 to 64 letters, digits, '.', '_' or '-', and not dots alone")
+    if not 0 <= parsed.port <= 65535:
+        wrong.append(f"--port is {parsed.port}; expected 0 to 65535")
+    if not -1 <= parsed.grpc_port <= 65535:
+        wrong.append(f"--grpc-port is {parsed.grpc_port}; expected 0 to 65535, or -1 for no gRPC")
+    if file := parsed.ports_file:
+        if file.is_dir():
+            wrong.append(f"--ports-file {file}: a folder; name a file in it")
+        elif not file.parent.is_dir():
+            wrong.append(f"--ports-file {file}: there is no folder {file.parent}")
+        elif not os.access(file.parent, os.W_OK):
+            wrong.append(f"--ports-file {file}: the folder {file.parent} cannot be written to")
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+
+
 def settings_of(parsed: argparse.Namespace) -> Settings:
     """The command line as settings. ConfigError names every limit that cannot be."""
     from pydantic import ValidationError
@@ -61,6 +84,7 @@ def settings_of(parsed: argparse.Namespace) -> Settings:
     from framegate.serve.model import Source
     from framegate.serve.settings import Settings, ShadowSettings
 
+    check_words(parsed)
     try:
         limits = Limits(**{name: getattr(parsed, name) for name in Limits.model_fields})
     except ValidationError as error:
@@ -97,7 +121,7 @@ def run(parsed: argparse.Namespace) -> int:
     from framegate.serve.keys import new_key
     from framegate.serve.workers import supervise
 
-    if parsed.new_key:
+    if parsed.new_key is not None:
         key, line = new_key(parsed.new_key)
         print(f"the key, shown only now: {key}", file=sys.stderr)
         print(line)

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from fastapi import FastAPI, Query, Request, WebSocket
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from framegate.serve.engine import Engine
-from framegate.serve.errors import ServeError
+from framegate.serve.errors import BadRequest, ServeError
 from framegate.serve.infer import Inference
 from framegate.serve.pages import live_page
 from framegate.serve.peers import Peers
 from framegate.serve.predict import Uploads
-from framegate.serve.rest import error_response, make_router
+from framegate.serve.rest import error_response, json_response, make_router
 from framegate.serve.uploads import received
 from framegate.serve.websocket import serve_stream
 
 NDJSON = "application/x-ndjson"
+TOP = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5}
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "not a video or image that can be decoded"},
+    400: {"description": "not a video or image that can be decoded, or `top` is none"},
     413: {"description": "beyond the limits"},
     415: {"description": "neither a video nor an image"},
     503: {"description": "busy; Retry-After says when to come back"},
@@ -52,6 +54,7 @@ def create_app(engine: Engine, inference: Inference, peers: Peers, private: Path
     summary = "Video models that the gate shipped, on live streams."
     app = FastAPI(title="framegate", summary=summary, docs_url=None, redoc_url=None)  # those pages load foreign scripts
     app.add_exception_handler(ServeError, _as_json)
+    app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(ClientDisconnect, _nobody)
     app.include_router(make_router(inference, peers))
     app.include_router(live_page(engine.name))
@@ -69,6 +72,14 @@ async def _nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=499)  # the client left; nobody reads it
 
 
+async def _no_route(request: Request, error: Exception) -> Response:
+    """404 and 405 of the routing, which would else have a `detail`."""
+    assert isinstance(error, HTTPException)
+    response = json_response({"error": f"{request.method} {request.url.path}: {error.detail}"}, error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
 async def _as_json(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServeError)
     return error_response(error)
@@ -78,20 +89,33 @@ def _add_predict(app: FastAPI, engine: Engine, private: Path) -> None:
     uploads = Uploads(engine)
     upload = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]}
     body = {"content": {"multipart/form-data": {"schema": upload}}}
+    asked = {"parameters": [{"name": "top", "in": "query", "schema": TOP}], "requestBody": body}
 
-    @app.post("/v1/predict", response_model=list[SpanOfTime], responses=ERRORS, openapi_extra={"requestBody": body})
-    async def predict(request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 5) -> Response:
+    @app.post("/v1/predict", response_model=list[SpanOfTime], responses=ERRORS, openapi_extra=asked)
+    async def predict(request: Request) -> Response:
         """Labels per span of time of an uploaded video or image: a multipart field `file`, or the file as the body.
 
         `Accept: application/x-ndjson` gives each span on a line of its own as soon as it ends.
         """
-        lines = _lines(request, uploads, private, engine.limits.max_upload, top)
+        lines = _lines(request, uploads, private, engine.limits.max_upload, _top(request))
         version = {"Framegate-Version": (await anext(lines)).decode()}
         if NDJSON in request.headers.get("accept", ""):
             first = await anext(lines, b"")  # what fails before the first span has a status of its own
             return StreamingResponse(_after(first, lines), media_type=NDJSON, headers=version)
         spans = [orjson.loads(line) async for line in lines]
         return Response(orjson.dumps(spans), media_type="application/json", headers=version)
+
+
+def _top(request: Request) -> int:
+    """How many labels of a span are asked for. Parsed here: FastAPI would answer 422, and in words of its own."""
+    text = request.query_params.get("top", str(TOP["default"]))
+    try:
+        top = int(text)
+    except ValueError:
+        top = 0
+    if not 1 <= top <= 1000:
+        raise BadRequest(f"top: {text[:40]!r}; expected an integer from 1 to 1000")
+    return top
 
 
 async def _lines(

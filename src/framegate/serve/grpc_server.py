@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 from framegate.contract import ConfigError
-from framegate.serve.grpc_service import Service
+from framegate.serve.grpc_service import Service, handlers
 from framegate.serve.infer import Inference
 from framegate.serve.peers import Peers
 
@@ -70,7 +69,7 @@ def make_server(
         ("grpc.so_reuseport", int(reuse_port)),
     )
     server = grpc.aio.server(interceptors=[Keys(check)] if check else [], options=options)
-    add_GRPCInferenceServiceServicer_to_server(Service(inference, peers, counted), server)
+    server.add_generic_rpc_handlers((handlers(Service(inference, peers, counted)),))
     try:
         bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError as error:

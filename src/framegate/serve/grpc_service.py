@@ -9,24 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import grpc
 from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceServicer
 
 from framegate.serve import metadata
-from framegate.serve.errors import Overloaded, ServeError, Stopping, UnknownModel
+from framegate.serve.errors import BadRequest, NotOffered, Overloaded, ServeError, Stopping, UnknownModel
 from framegate.serve.grpc_codec import decode_message, encode_message, parameters_of
 from framegate.serve.infer import Inference
 from framegate.serve.peers import Peers
 
+PROTOCOL = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 IN_FLIGHT = 64  # requests of one stream that are in work; more wait in the client
+NO_MESSAGE = "the request is no message of this method: its bytes cannot be parsed as protobuf"
 
 log = logging.getLogger(__name__)
 Call = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
+Bound = Callable[[Any, Any], Coroutine[Any, Any, Any]]
+Parse = Callable[[bytes], Any]
 
 
 def answering(method: Call) -> Call:
@@ -37,10 +41,7 @@ def answering(method: Call) -> Call:
         try:
             response = await method(self, request, context)
         except Exception as error:
-            failed = _told(error)
-            self.count(failed.grpc)
-            pushback = [("grpc-retry-pushback-ms", _ms(failed))] if isinstance(failed, Overloaded) else []
-            await context.abort(grpc.StatusCode[failed.grpc], str(failed), tuple(pushback))
+            await self.refuse(_told(error), context)
         self.count("OK")
         return response
 
@@ -59,7 +60,71 @@ def _ms(error: Overloaded) -> str:
     return str(max(1, round(1000 * error.retry_after_s)))
 
 
-class Service(GRPCInferenceServiceServicer):  # type: ignore[misc]
+def handlers(service: Service) -> Any:
+    """What a server calls for every method of the protocol.
+
+    Made from the protocol's descriptor, not by the generated code: that one knows no method that is not there, and has
+    a message that is none parsed by gRPC, which tells the client of a Python exception, and the log as well.
+    """
+    made = {}
+    for method in PROTOCOL.methods:
+        call = getattr(service, method.name, None) or partial(_not_offered(method.name), service)
+        parse = getattr(pb, method.input_type.name).FromString
+        serialize = getattr(pb, method.output_type.name).SerializeToString
+        if method.client_streaming:
+            streamed = _parsing_stream(service, call, parse)
+            made[method.name] = grpc.stream_stream_rpc_method_handler(streamed, response_serializer=serialize)
+        else:
+            single = _parsing(service, call, parse)
+            made[method.name] = grpc.unary_unary_rpc_method_handler(single, response_serializer=serialize)
+    return grpc.method_handlers_generic_handler(PROTOCOL.full_name, made)
+
+
+def _not_offered(name: str) -> Call:
+    @answering
+    async def call(self: Service, request: Any, context: Any) -> Any:
+        raise NotOffered(f"{name} is not offered by this server")
+
+    return call
+
+
+def _parsing(service: Service, call: Bound, parse: Parse) -> Bound:
+    """The call of a message as it came over the wire."""
+
+    async def parsed(sent: bytes, context: Any) -> Any:
+        try:
+            message = parse(sent)
+        except DecodeError:
+            return await service.refuse(BadRequest(NO_MESSAGE), context)
+        return await call(message, context)
+
+    return parsed
+
+
+def _parsing_stream(service: Service, call: Bound, parse: Parse) -> Bound:
+    """The same of a stream. What came before the message that is none is answered, then the stream ends."""
+
+    async def parsed(sent: AsyncIterator[bytes], context: Any) -> None:
+        damaged = False
+
+        async def messages() -> AsyncIterator[Any]:
+            nonlocal damaged
+            async for one in sent:
+                try:
+                    message = parse(one)
+                except DecodeError:
+                    damaged = True
+                    return
+                yield message
+
+        await call(messages(), context)
+        if damaged:
+            await service.refuse(BadRequest(NO_MESSAGE), context)
+
+    return parsed
+
+
+class Service:
     """One method per call of the protocol; what is not here (loading, shared memory, tracing) is UNIMPLEMENTED."""
 
     def __init__(self, inference: Inference, peers: Peers | None = None, counted: bool = True) -> None:
@@ -69,6 +134,12 @@ class Service(GRPCInferenceServiceServicer):  # type: ignore[misc]
         """One call has its answer; what another worker handed on is counted there."""
         if self._counted:
             self.engine.metrics.request("grpc", outcome)
+
+    async def refuse(self, error: ServeError, context: Any) -> None:
+        """End a call by an error, and count it."""
+        self.count(error.grpc)
+        pushback = [("grpc-retry-pushback-ms", _ms(error))] if isinstance(error, Overloaded) else []
+        await context.abort(grpc.StatusCode[error.grpc], str(error), tuple(pushback))
 
     async def ServerLive(self, request: Any, context: Any) -> Any:
         """The server answers."""

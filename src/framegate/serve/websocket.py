@@ -28,6 +28,9 @@ from framegate.timeline import Shares
 
 SEND_TIMEOUT_S = 30.0  # a client that reads nothing for so long is gone
 GIVEN_UP_AFTER = 100  # frames in a row that are none
+FPS = (0.001, 1000.0)  # from, to
+TOP = (1.0, 1e6)
+TIME_S = 1e10  # at most, either way of 0: Unix time is less, and differences are exact to microseconds
 CLOSED = {UnknownModel: 4404, Stopping: 1012, Overloaded: 1013, BadRequest: 1008}
 
 
@@ -43,25 +46,27 @@ async def serve_stream(socket: WebSocket, engine: Engine, name: str) -> None:
     try:
         engine.refuse_when_stopping()
         engine.find(name)
-        fps, top = _positive(socket, "fps", math.inf), _positive(socket, "top", 3.0)
+        fps, top = _number(socket, "fps", *FPS), _number(socket, "top", *TOP) or 3
         stream = engine.open_stream("live")
     except ServeError as error:
         return await _close(socket, CLOSED[type(error)], str(error))
     try:
-        await _Connection(socket, engine, stream, fps, int(min(top, 1e6))).run()
+        await _Connection(socket, engine, stream, fps, int(top)).run()
     finally:
         stream.close()
 
 
-def _positive(socket: WebSocket, key: str, default: float) -> float:
-    """A number of the query string; BadRequest unless it is above 0."""
+def _number(socket: WebSocket, key: str, least: float, most: float) -> float | None:
+    """A number of the query string, None without one; BadRequest beyond its ends."""
     text = socket.query_params.get(key)
+    if text is None:
+        return None
     try:
-        value = default if text is None else float(text)
+        value = float(text)
     except ValueError:
         value = math.nan
-    if not value > 0 or (text is not None and math.isinf(value)):
-        raise BadRequest(f"{key}={text!r}: expected a number above 0")
+    if not least <= value <= most:
+        raise BadRequest(f"{key}={text[:40]!r}: expected a number from {least:g} to {most:.0f}")
     return value
 
 
@@ -70,7 +75,7 @@ async def _close(socket: WebSocket, code: int, reason: str) -> None:
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, engine: Engine, stream: Stream, fps: float, top: int) -> None:
+    def __init__(self, socket: WebSocket, engine: Engine, stream: Stream, fps: float | None, top: int) -> None:
         self._socket, self._engine, self._stream = socket, engine, stream
         self._fps, self._top = fps, top
         self._live = Live(engine, stream)
@@ -126,7 +131,7 @@ class _Connection:
     def _frame(self, data: bytes) -> None:
         time_s, self._time_s = self._time_s, None
         seq = self._live.received
-        if time_s is None and not math.isinf(self._fps):
+        if time_s is None and self._fps is not None:
             time_s = seq / self._fps
 
         def load() -> Frames:
@@ -146,10 +151,13 @@ class _Connection:
                 return True
             case {"reset": True}:
                 self._live.restart("client")
-            case {"t": int() | float() as time_s} if not isinstance(time_s, bool) and math.isfinite(time_s):
+            case {"t": int() | float() as time_s} if not isinstance(time_s, bool) and abs(time_s) <= TIME_S:
                 self._time_s = float(time_s)
             case _:
-                raise ValueError(f'{text[:60]!r}: expected {{"t": seconds}}, {{"reset": true}} or {{"end": true}}')
+                times = f"{-TIME_S:g} to {TIME_S:g}"
+                raise ValueError(
+                    f'{text[:60]!r}: expected {{"t": seconds}} ({times}), {{"reset": true}} or {{"end": true}}'
+                )
         return False
 
     # --- out ----------------------------------------------------------------------------------
