@@ -86,3 +86,16 @@ def color_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def tone(path: Path, seconds: float = 4, rate: int = 48_000) -> Path:
+    """A file with sound and no picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libopus", rate=rate, layout="mono")
+        for start in range(0, round(seconds * rate), 960):
+            wave = 0.1 * np.sin(2 * np.pi * 440 * np.arange(start, start + 960) / rate)
+            frame = av.AudioFrame.from_ndarray(wave[None].astype(np.float32), format="flt", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

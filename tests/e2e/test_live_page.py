@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.bundles import make_bundle
-from tests.e2e.live import COLORS, LiveServer, color_clip
+from tests.e2e.live import COLORS, LiveServer, color_clip, tone
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -224,6 +224,44 @@ def test_a_file_that_is_no_video_is_said_by_browser_and_server(
         expect(page.locator("#state")).to_have_attribute("data-state", "off")
 
 
+@pytest.mark.parametrize("loop", [True, False])
+@pytest.mark.parametrize("clip", ["still.webm", "still.mp4"])
+def test_a_video_of_one_frame_gets_its_answer(page: Any, tmp_path: Path, clip: str, loop: bool) -> None:
+    page.set_checked("#loop", loop)
+    page.set_input_files("#file", color_clip(tmp_path / clip, [("red", 1 / 30)]))
+    shows(page, "#label", "red")
+    assert (number(page, "sent"), number(page, "answers"), number(page, "errors")) == (1, 1, 0)
+
+
+def test_a_file_with_sound_only_is_said_to_have_no_picture(page: Any, clips: Path, tmp_path: Path) -> None:
+    page.set_input_files("#file", tone(tmp_path / "tone.webm"))
+    words = re.compile("This file has no picture.*“tone.webm”")
+    shows(page, "#notice-text", words)
+    shows(page, "#events .error", words)
+    expect(page.locator("#state")).to_have_attribute("data-state", "off")
+    page.wait_for_timeout(1000)  # and it stays that way
+    expect(page.locator("#state")).to_have_attribute("data-state", "off")
+    expect(page.locator("#play")).to_be_disabled()
+    page.set_input_files("#file", clips / "red.webm")
+    shows(page, "#label", "red")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+@pytest.mark.parametrize("next_file", ["broken.mp4", "red.webm"])
+def test_another_source_starts_without_the_answers_of_the_one_before(
+    page: Any, clips: Path, tmp_path: Path, next_file: str
+) -> None:
+    page.set_input_files("#file", clips / "blue.png")
+    shows(page, "#label", "blue")
+    (tmp_path / "broken.mp4").write_bytes(b"this is no video")
+    page.evaluate("WebSocket.prototype.send = () => {}")  # nothing is answered from here on
+    page.set_input_files("#file", (clips if (clips / next_file).exists() else tmp_path) / next_file)
+    shows(page, "#label", "")
+    expect(page.locator("#verdict")).to_be_hidden()
+    assert page.locator("#bars span").all_inner_texts() == ["–"] * 3
+    assert page.locator("#bars .top, #bars [data-probability]").count() == 0
+
+
 def test_the_webcam_is_shown_answered_and_let_go(page: Any) -> None:
     page.keyboard.press("w")
     shows(page, "#label", "green")
@@ -366,12 +404,18 @@ def test_who_asks_for_less_motion_gets_none(page: Any, clips: Path) -> None:
     assert page.evaluate(moving) == 0
 
 
-def test_a_restarted_server_is_found_again(browser: Any, bundle: Path, tmp_path: Path, clips: Path) -> None:
+@pytest.mark.parametrize(("source", "label"), [("file", "red"), ("webcam", "green")])
+def test_a_restarted_server_is_found_again(
+    browser: Any, bundle: Path, tmp_path: Path, clips: Path, source: str, label: str
+) -> None:
     server = LiveServer(tmp_path, bundle)
     try:
         with opened(browser, server.url, expected="WebSocket connection .* failed") as page:
-            page.set_input_files("#file", clips / "red.webm")
-            shows(page, "#label", "red")
+            if source == "file":
+                page.set_input_files("#file", clips / "red.webm")
+            else:
+                page.keyboard.press("w")
+            shows(page, "#label", label)
             server.stop()
             expect(page.locator("#state")).to_have_attribute("data-state", re.compile("waiting|connecting"))
             expect(page.locator("#notice")).to_be_visible()
@@ -525,6 +569,75 @@ def test_while_it_waits_the_page_says_why(page: Any, clips: Path, code: int, wor
     shows(page, "#notice-text", re.compile(words))
     page.keyboard.press(" ")  # paused, nothing is wanted, and nothing is tried any more
     expect(page.locator("#state")).to_have_attribute("data-state", "off")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def play_file(page: Any, clips: Path) -> None:
+    page.set_input_files("#file", clips / "red.webm")
+
+
+def start_webcam(page: Any, clips: Path) -> None:
+    page.click("#webcam")
+
+
+def show_image(page: Any, clips: Path) -> None:
+    page.set_input_files("#file", clips / "blue.png")
+
+
+@pytest.mark.parametrize(
+    ("choose", "code"),
+    [(play_file, 1000), (play_file, 1012), (start_webcam, 1006), (start_webcam, 1012), (show_image, 1012)],
+)
+def test_an_end_that_the_page_did_not_ask_for_is_a_lost_connection(
+    page: Any, clips: Path, choose: Callable[[Any, Path], None], code: int
+) -> None:
+    """An image asks for the end, but of a server that stopped before its frame came it has no answer."""
+    ended = []
+
+    def hear(socket: Any, n: int) -> None:
+        if ended:
+            return socket.send(answer(n, "right", "left"))
+        if choose is not show_image:
+            socket.send(answer(n, "left", "right"))
+        ended.append(code)
+        socket.send(json.dumps({"event": "end", "frames": n, "dropped": 0}))
+        return socket.close(code=code)
+
+    scripted(page, hear)
+    choose(page, clips)
+    expect(page.locator("#state")).to_have_attribute("data-state", "waiting")
+    shows(page, "#notice-text", re.compile("Trying again in"))
+    expect(page.locator("#verdict")).to_be_hidden()
+    page.click("#notice-do")
+    shows(page, "#label", "right")
+
+
+def test_a_loop_does_not_cut_the_wait_short(page: Any, tmp_path: Path) -> None:
+    tries = []
+
+    def hear(socket: Any, n: int) -> None:
+        tries.append(n)
+        socket.close(code=1013)  # at least 4 s
+
+    scripted(page, hear)
+    page.set_input_files("#file", color_clip(tmp_path / "short.webm", [("red", 0.6)]))
+    expect(page.locator("#state")).to_have_attribute("data-state", "waiting")
+    page.wait_for_timeout(2500)
+    expect(page.locator("#state")).to_have_attribute("data-state", "waiting")
+    assert len(tries) == 1
+
+
+def test_an_image_that_was_answered_stays_so_when_the_server_stops(page: Any, clips: Path) -> None:
+    def hear(socket: Any, n: int) -> None:
+        socket.send(answer(n, "right", "left"))
+        page.wait_for_timeout(200)
+        socket.send(json.dumps({"event": "end", "frames": 1, "dropped": 0}))
+        socket.close(code=1012)
+
+    scripted(page, hear)
+    page.set_input_files("#file", clips / "blue.png")
+    shows(page, "#state", "answered")
+    shows(page, "#label", "right")
     expect(page.locator("#notice")).to_be_hidden()
 
 

@@ -2,7 +2,7 @@
 // A frame carries the tick that it stands for, of the file's own time or, from the webcam, of this machine's clock: by
 // their times of arrival the server could say which frame a tick sees only when the next one is there, a tick later.
 
-const MINUTE_MS = 60_000, IN_FLIGHT = 2, LOST_MS = 2000, BUFFER_BYTES = 1 << 20, ALL_LABELS = 12, FEW_LABELS = 5, LANE_PX = 22;
+const MINUTE_MS = 60_000, IN_FLIGHT = 2, LOST_MS = 2000, STILL_MS = 500, BUFFER_BYTES = 1 << 20, ALL_LABELS = 12, FEW_LABELS = 5, LANE_PX = 22;
 const KEY = "framegate.key", KEYS_OFF = "framegate.keys-off";
 const $ = (id) => document.getElementById(id);
 const video = $("video"), image = $("image"), screenBox = $("screen");
@@ -55,6 +55,7 @@ const FINAL = {
 
 const stream = {
   socket: null, state: "off", labels: [], fps: 10, side: 240, version: "", tries: 0, timer: 0, number: 0, settled: -1, dropped: 0,
+  asked: false,  // by this page for the end; a server that stops says the same event unasked
   waiting: new Map(),  // frame number -> when it was sent, ms
 
   get live() { return this.state === "live"; },
@@ -73,6 +74,7 @@ const stream = {
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const key = sessionStorage.getItem(KEY);
     this.turn("connecting", "connecting");
+    this.asked = false;
     try {
       this.socket = key ? new WebSocket(url, ["framegate", `key.${key}`]) : new WebSocket(url);
     } catch {  // a key with characters that no header can carry
@@ -99,10 +101,12 @@ const stream = {
   },
 
   closed({ code, reason }) {
+    if (this.asked && code === 1000) this.done();
     const was = this.state;
     this.socket = null;
     if (was === "live") happened(`connection closed, code ${code}${reason ? `: ${reason}` : ""}`);
     if (was === "done" || !source.wanted()) return this.turn("off", was === "done" ? "answered" : "not connected");
+    $("verdict").hidden = true;  // of a picture that is no longer the one behind it
     if (code === 4401) return this.askKey(sessionStorage.getItem(KEY) ? "The server did not accept that key." : "Ask whoever runs this server for one.");
     if (code in FINAL) {
       this.turn("stopped", "stopped");
@@ -128,7 +132,7 @@ const stream = {
     if (message.event === "ready") this.ready(message);
     else if (message.event === "reset") this.forgot(message);
     else if (message.event === "error") { add("errors"); this.settle(message.seq ?? -1); happened(`refused: ${message.error}`, "error"); }
-    else if (message.event === "end") this.done();
+    else if (message.event === "end") { if (this.asked && !this.waiting.size) this.done(); }  // else the close code says what is next
     else if (message.labels) this.answer(message);
   },
 
@@ -140,6 +144,11 @@ const stream = {
     happened(`connected, model ${facts.version}`);
     this.learn(facts);
     pump.fresh();
+  },
+
+  end() {
+    this.asked = true;
+    this.say({ end: true });
   },
 
   done() {
@@ -240,7 +249,7 @@ const source = {
     if (this.url) URL.revokeObjectURL(this.url);
     Object.assign(this, { kind, file: null, url: "", camera: null, pending: false });
     screenBox.dataset.kind = kind;
-    $("verdict").hidden = true;
+    unview();
     $("webcam").setAttribute("aria-pressed", String(kind === "webcam"));
     show("webcam", kind === "webcam" ? "Stop the webcam" : "Webcam");
     for (const id of ["play", "seek"]) $(id).disabled = kind === "none" || kind === "image" || (id === "seek" && kind === "webcam");
@@ -288,15 +297,29 @@ const CAMERA = {
   NotReadableError: "The camera is there but does not open: another program may be using it.",
 };
 
-video.onerror = image.onerror = (event) => {
-  if (!event.target.getAttribute("src")) return;
+function unseen(words) {  // nothing of this file can be sent from here
   stream.close();
   source.pending = false;
+  show("play", "Play");
   $("play").disabled = $("seek").disabled = true;
-  notice(`This browser cannot show “${source.file.name}”. The server may still read it.`, "Analyse the whole file", () => { notice(""); whole.start(); });
+  happened(words, "error");
+  notice(`${words} The server may still read it.`, "Analyse the whole file", () => { notice(""); whole.start(); });
+}
+
+video.onerror = image.onerror = (event) => {
+  if (event.target.getAttribute("src")) unseen(`This browser cannot show “${source.file.name}”.`);
 };
 image.onload = () => stream.open();
-video.onloadedmetadata = () => { $("seek").max = Number.isFinite(video.duration) ? video.duration : 1; };
+video.onloadedmetadata = () => {
+  if (source.kind === "video" && !video.videoWidth) {  // also of a picture in a codec that this browser lacks, beside sound that it has
+    video.pause();
+    video.removeAttribute("src");
+    video.load();  // or a jump would open the stream again
+    past.run(false);
+    return unseen(`This file has no picture, or none that this browser can show: “${source.file.name}”.`);
+  }
+  $("seek").max = Number.isFinite(video.duration) ? video.duration : 1;
+};
 video.onplay = () => { show("play", "Pause"); source.pending = true; stream.open(); };
 video.onplaying = () => past.run(true);
 video.onpause = () => {
@@ -306,8 +329,12 @@ video.onpause = () => {
   if (stream.state === "waiting") stream.rest();
 };
 video.onwaiting = () => past.run(false);
-video.onseeking = () => { pump.restart(); source.pending = true; stream.open(); };
-video.onseeked = () => { if (video.paused) pump.seen(video.currentTime); };
+video.onseeking = () => {
+  pump.restart();
+  source.pending = true;
+  if (stream.state === "off") stream.open();  // the next round of a loop does not cut a wait short
+};
+video.onseeked = () => { if (video.paused || !stream.number) pump.seen(video.currentTime); };
 function place(s) {  // told to a screen reader by the slider that it moves, not as it plays: no live region
   const here = clockTime(s);
   show("time", `${here} / ${clockTime(video.duration || 0)}`);
@@ -328,9 +355,17 @@ const pump = {
   fresh() {  // a new connection has no past
     this.restart();
     this.reset = false;
-    if (source.kind === "image") this.send(null).then(() => stream.live && stream.say({ end: true }));
-    else if (video.paused && video.readyState >= 2) this.seen(video.currentTime);
+    if (source.kind === "image") this.send(null).then(() => stream.live && stream.end());
+    else if (video.paused) this.shown();
+    else setTimeout(() => stream.live && !stream.number && this.still(), STILL_MS);
   },
+
+  still() {  // its only frame came before the stream was there; of such a short loop every moment is a jump, until it is paused
+    if (video.seeking && video.duration < STILL_MS / 1000) video.pause();
+    else this.shown();
+  },
+
+  shown() { if (video.readyState >= 2) this.seen(video.currentTime); },
 
   restart() {
     Object.assign(this, { origin: null, tick: -1, round: this.round + 1, reset: true });
@@ -416,6 +451,13 @@ function layBars() {
 }
 
 const said = { label: "", at: 0 };
+
+function unview() {  // what was answered was about another source
+  if (stream.labels.length) layBars();
+  $("verdict").hidden = true;
+  said.label = "";
+  for (const id of ["label", "sure", "said"]) show(id, "");
+}
 
 function view(labels) {  // by falling probability
   const [top] = labels;
