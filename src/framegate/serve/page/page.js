@@ -269,7 +269,6 @@ const source = {
       return;
     }
     video.src = this.url;
-    video.loop = $("loop").checked;
     video.play().catch(() => {});  // an unreadable file says so in its error event
   },
 
@@ -285,7 +284,6 @@ const source = {
     this.clear("webcam");
     Object.assign(this, { camera, pending: true });
     camera.getVideoTracks()[0].onended = () => { this.clear("none"); notice("The camera went away."); };
-    video.loop = false;
     video.srcObject = camera;
     video.play().catch(() => {});
   },
@@ -296,6 +294,10 @@ const CAMERA = {
   NotFoundError: "There is no camera here. Plug one in and press w, or choose a file.",
   NotReadableError: "The camera is there but does not open: another program may be using it.",
 };
+
+function loop() {  // not what is shorter than a blink: every moment of it would be a jump
+  video.loop = source.kind === "video" && $("loop").checked && video.duration > STILL_MS / 1000;
+}
 
 function unseen(words) {  // nothing of this file can be sent from here
   stream.close();
@@ -318,6 +320,7 @@ video.onloadedmetadata = () => {
     past.run(false);
     return unseen(`This file has no picture, or none that this browser can show: “${source.file.name}”.`);
   }
+  loop();
   $("seek").max = Number.isFinite(video.duration) ? video.duration : 1;
 };
 video.onplay = () => { show("play", "Pause"); source.pending = true; stream.open(); };
@@ -357,12 +360,7 @@ const pump = {
     this.reset = false;
     if (source.kind === "image") this.send(null).then(() => stream.live && stream.end());
     else if (video.paused) this.shown();
-    else setTimeout(() => stream.live && !stream.number && this.still(), STILL_MS);
-  },
-
-  still() {  // its only frame came before the stream was there; of such a short loop every moment is a jump, until it is paused
-    if (video.seeking && video.duration < STILL_MS / 1000) video.pause();
-    else this.shown();
+    else setTimeout(() => stream.live && !stream.number && this.shown(), STILL_MS);  // its only frame came before the stream was there
   },
 
   shown() { if (video.readyState >= 2) this.seen(video.currentTime); },
@@ -774,7 +772,7 @@ $("analyse").onclick = () => whole.start();
 $("help-open").onclick = KEYS["?"];
 $("seek").oninput = () => { jump(Number($("seek").value)); place(video.currentTime); };
 $("keys").onchange = () => { if ($("keys").checked) localStorage.removeItem(KEYS_OFF); else localStorage.setItem(KEYS_OFF, "1"); };
-$("loop").onchange = () => { video.loop = $("loop").checked; };
+$("loop").onchange = loop;
 $("file").onchange = () => { if ($("file").files.length) source.open($("file").files[0]); $("file").value = ""; };
 for (const type of ["dragover", "dragleave", "drop"]) {
   addEventListener(type, (event) => {
