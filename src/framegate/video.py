@@ -182,6 +182,16 @@ def probe_seconds(path: Path) -> float:
         return 0.0
 
 
+def probe_fps(path: Path) -> float | None:
+    """Frames per second by the header alone; None when it does not say or cannot be read."""
+    try:
+        with _open(path) as container:
+            rate = container.streams.video[0].average_rate if container.streams.video else None
+            return float(rate) if rate else None
+    except (MediaError, *_FAILURES):
+        return None
+
+
 # --- pixels -----------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from framegate.runtime.session import FakeSession, Floats, Frames
-from framegate.serve.batcher import Batch, Batcher
+from framegate.serve.batcher import Answer, Batch, Batcher
 from framegate.serve.errors import DeadlineExceeded, StepFailed
 from tests.bundles import LABELS, SPEC
 from tests.served import Gated, color, run
@@ -22,13 +22,19 @@ def row(label: int) -> tuple[Frames, Floats]:
     return color(label)[None], np.zeros((1, 4), np.float32)
 
 
+async def busy() -> tuple[Gated, Batcher, list[Batch], asyncio.Future[Answer]]:
+    """A batcher whose session is in the middle of a step of row(0), until its gate is set."""
+    session = Gated()
+    session.gate.clear()
+    found, seen = batcher(session)
+    first = found.submit(*row(0), 9)
+    await asyncio.to_thread(session.entered.wait, 9)
+    return session, found, seen, first
+
+
 def test_what_waits_is_answered_by_as_few_steps_as_fit() -> None:
     async def play() -> None:
-        session = Gated()
-        session.gate.clear()
-        found, seen = batcher(session)
-        first = found.submit(*row(0), 9)
-        await asyncio.to_thread(session.entered.wait, 9)
+        session, found, seen, first = await busy()
         others = [found.submit(*row(k % 3), 9) for k in range(6)]
         session.gate.set()
         answers = await asyncio.gather(first, *others)
@@ -42,11 +48,7 @@ def test_what_waits_is_answered_by_as_few_steps_as_fit() -> None:
 
 def test_rows_of_one_request_stay_together() -> None:
     async def play() -> None:
-        session = Gated()
-        session.gate.clear()
-        found, _ = batcher(session)
-        first = found.submit(*row(0), 9)
-        await asyncio.to_thread(session.entered.wait, 9)
+        session, found, _, first = await busy()
         three = [found.submit(np.stack([color(k)] * 3), np.zeros((3, 4), np.float32), 9) for k in (1, 2)]
         session.gate.set()
         await first
@@ -60,11 +62,7 @@ def test_rows_of_one_request_stay_together() -> None:
 
 def test_a_job_whose_turn_is_too_late_is_not_computed() -> None:
     async def play() -> None:
-        session = Gated()
-        session.gate.clear()
-        found, seen = batcher(session)
-        first = found.submit(*row(0), 9)
-        await asyncio.to_thread(session.entered.wait, 9)
+        session, found, seen, first = await busy()
         late, cancelled, good = found.submit(*row(1), 0.0), found.submit(*row(1), 9), found.submit(*row(2), 9)
         cancelled.cancel()
         session.gate.set()

@@ -9,6 +9,7 @@ from framegate.media import MediaLimits, read_clip
 from framegate.runtime.session import open_session
 from framegate.timeline import softmax
 from framegate.watch.line import Pace
+from tests.running import audio_only
 from tests.watched import Event, events_of, film, named, settings
 
 FAST = Pace(fast=True)
@@ -93,7 +94,7 @@ def test_a_file_says_its_rate_and_is_not_slow_by_it(name: str, fps: float, tmp_p
 def test_a_file_that_declares_more_than_it_gives_is_not_slow(
     tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framegate.watch.feed._declared_fps", lambda path: 60.0)
+    monkeypatch.setattr("framegate.watch.feed.probe_fps", lambda path: 60.0)
     clip = film(tmp_path / "a.mp4", "r" * 30)
     events = events_of(settings(tiny_bundle, [clip], {"slow_s": 0.5}, pace=FAST))
     assert named(events, "connected")[0]["fps"] == 60 and not named(events, "health")
@@ -114,27 +115,13 @@ def test_a_folder_without_videos_is_refused(tmp_path: Path, tiny_bundle: Path) -
         settings(tiny_bundle, [tmp_path])
 
 
-def _silent_film(path: Path) -> Path:
-    """A container without pictures."""
-    import av
-    import numpy as np
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=48000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 48000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
 def test_one_camera_that_fails_disturbs_no_other(tmp_path: Path, tiny_bundle: Path) -> None:
     good = film(tmp_path / "good.mp4", "r" * 10 + "b" * 20)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video at all" * 50)
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(film(tmp_path / "whole.mkv", "g" * 200, noise=60).read_bytes()[:40_000])
-    silent = _silent_film(tmp_path / "silent.mp4")
+    silent = audio_only(tmp_path / "silent.mp4")
     events = events_of(
         settings(tiny_bundle, [tmp_path / "missing.mp4", broken, good, cut, silent], pace=FAST, answers=True)
     )

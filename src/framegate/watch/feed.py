@@ -7,14 +7,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import av
 
 from framegate.contract import MediaError
 from framegate.media import is_video, read_frames
-from framegate.video import CONTAINERS, MediaLimits, TimedFrame, check_size, video_stream
+from framegate.video import MediaLimits, TimedFrame, check_size, probe_fps, video_stream
 from framegate.watch.address import FORMATS, PROTOCOLS, Address
 
 WITHOUT_TIMES = ("mpjpeg", "mjpeg")  # their times are made up: that of arrival is better
@@ -51,8 +50,9 @@ class Feed:
         return self._read_live()
 
     def _read_file(self) -> Iterator[TimedFrame]:
-        self.nominal_fps = _declared_fps(self._address.path)
-        yield from read_frames(self._address.path, self._opening.limits)
+        path = self._address.path
+        self.nominal_fps = _plausible(probe_fps(path)) if is_video(path) else None
+        yield from read_frames(path, self._opening.limits)
 
     def _read_live(self) -> Iterator[TimedFrame]:
         shown = self._address.shown
@@ -135,18 +135,6 @@ def _plausible(rate: object) -> float | None:
     """Frames per second as a stream declares them; many declare nonsense."""
     fps = float(rate) if rate else 0.0  # type: ignore[arg-type]
     return fps if PLAUSIBLE_FPS[0] <= fps <= PLAUSIBLE_FPS[1] else None
-
-
-def _declared_fps(path: Path) -> float | None:
-    """Of a video file, by its header; what is wrong with it is seen on reading."""
-    if not is_video(path):
-        return None
-    try:
-        options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
-            return _plausible(container.streams.video[0].average_rate) if container.streams.video else None
-    except FAILURES:
-        return None
 
 
 def _is_no_stream(error: BaseException) -> bool:
