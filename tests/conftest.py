@@ -13,6 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import framegate  # noqa: F401  # before a test imports onnxruntime: it keeps it from reporting
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a shell's background: Ctrl-C's tests would hang
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,6 +1,9 @@
 """Opening a session: what is refused, and in which words."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +117,17 @@ def test_batches_do_not_change_what_clips_get(tiny_bundle: Path) -> None:
     clips = color_clips([0, 1, 2, 2, 1])
     session = open_session(tiny_bundle)
     assert np.allclose(run_clips(session, clips, batch=2), run_clips(session, clips, batch=5), atol=1e-5)
+
+
+def test_nothing_is_reported_to_anybody(tiny_bundle: Path, tmp_path: Path) -> None:
+    """ONNX Runtime writes the id that it reports with at its import, before anything can be called."""
+    own = ("CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY")
+    home = tmp_path / "home"
+    home.mkdir()
+    run = "import sys, pathlib, framegate.runtime.session as s; s.open_session(pathlib.Path(sys.argv[1])).close()"
+    subprocess.run(
+        [sys.executable, "-c", run, tiny_bundle],
+        env={key: value for key, value in os.environ.items() if key not in own} | {"HOME": str(home)},
+        check=True,
+    )
+    assert list(home.iterdir()) == []

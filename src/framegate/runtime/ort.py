@@ -114,7 +114,6 @@ def open_graph(path: Path, runtime: str, threads: int, entries: Mapping[str, str
     options = _options(threads)
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
-    ort.disable_telemetry_events()  # what a camera's server runs is nobody else's business
     try:
         inner = ort.InferenceSession(str(path), options, providers=_chain(runtime))
     except Exception as error:  # classes of onnxruntime's binding: they share no base but this
