@@ -119,6 +119,25 @@ def test_batches_do_not_change_what_clips_get(tiny_bundle: Path) -> None:
     assert np.allclose(run_clips(session, clips, batch=2), run_clips(session, clips, batch=5), atol=1e-5)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
+@pytest.mark.parametrize("last", ["opened here, closed in a thread", "closed in the order of opening"])
+def test_signals_still_arrive_after_sessions_were_closed(tiny_bundle: Path, last: str) -> None:
+    run = """
+import os, pathlib, signal, sys, threading
+from framegate.runtime.session import open_session
+sessions = [open_session(pathlib.Path(sys.argv[1]), "openvino") for _ in range(2)]
+def close():
+    while sessions:
+        sessions.pop(0).close()
+close() if sys.argv[2].startswith("closed") else None
+thread = threading.Thread(target=close); thread.start(); thread.join()
+signal.signal(signal.SIGTERM, lambda *_: print("arrived"))
+signal.raise_signal(signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", run, tiny_bundle, last], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "arrived\n"), done.stderr
+
+
 def test_nothing_is_reported_to_anybody(tiny_bundle: Path, tmp_path: Path) -> None:
     """ONNX Runtime writes the id that it reports with at its import, before anything can be called."""
     own = ("CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY")

@@ -7,7 +7,9 @@ thread (no hand-over to another thread), and `infer({...})` more than either.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from framegate.runtime.session import Floats, Frames, SessionInfo, check_inputs
 
 HINTS = {"openvino": "f32", "openvino-bf16": "bf16"}
 MAX_SLOTS = 32
+_STARTING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,24 @@ def _core(runtime: str, threads: int) -> tuple[Any, dict[str, Any], SessionInfo]
     import openvino as ov
 
     version = ov.get_version().split("-")[0]
-    return ov.Core(), compile_settings(runtime, threads), SessionInfo(runtime, "CPU", "cpu", threads, version)
+    return the_core(), compile_settings(runtime, threads), SessionInfo(runtime, "CPU", "cpu", threads, version)
+
+
+def the_core() -> Any:
+    """The one ov.Core of this process; it is never given up.
+
+    The CPU plugin replaces the signal stack of the thread that it starts in, and unmaps the new one when it ends, in
+    whichever thread that is. With a second Core, or one that ends elsewhere, the next SIGTERM would kill the process.
+    """
+    with _STARTING:
+        return _start_core()
+
+
+@functools.cache
+def _start_core() -> Any:
+    import openvino as ov
+
+    return ov.Core()
 
 
 def compile_settings(runtime: str, threads: int) -> dict[str, Any]:
@@ -177,7 +197,7 @@ def probe(runtime: str) -> str | Skipped:
         return Skipped("openvino is not installed; pip install 'framegate[openvino]'")
     import openvino as ov
 
-    core, version = ov.Core(), ov.get_version().split("-")[0]
+    core, version = the_core(), ov.get_version().split("-")[0]
     if "CPU" not in core.available_devices:
         return Skipped(f"openvino {version} finds no CPU plugin")
     if runtime == "openvino-bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
