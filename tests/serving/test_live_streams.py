@@ -122,9 +122,9 @@ def test_times_that_the_client_says_count(server: Server, bundle: Path) -> None:
         live.send(frames[3], t=100.25)
         said += [live.next(), live.next()]
         said += live.end()
-    assert [(one["seq"], one["t"]) for one in said[:3]] == [(0, 0.0), (2, 0.1), (2, 0.2)]
+    assert [(one["seq"], one["t"]) for one in said[:3]] == [(0, 100.0), (2, 100.1), (2, 100.2)]
     assert said[-1] == {"event": "end", "frames": 4, "dropped": 0}
-    assert [(one["seq"], one["t"]) for one in said[3:-1]] == [(3, 0.3)]
+    assert [(one["seq"], one["t"]) for one in said[3:-1]] == [(3, 100.3)]
     assert_answers(said[:4], bundle, [frames[k] for k in (0, 2, 2, 3)])
 
 
@@ -141,14 +141,30 @@ def test_a_reset_starts_the_state_anew(server: Server, bundle: Path) -> None:
     assert [one["seq"] for one in after] == [3, 4, 5]
 
 
+def test_one_control_message_may_say_two_things(server: Server, bundle: Path) -> None:
+    frames = pictures(4)
+    with server.live("") as live:
+        before = [live.ask(frames[0], t=1.79e9), live.ask(frames[1], t=1.79e9 + 0.1)]
+        live.say(t=7.0, reset=True)
+        told = live.ask(frames[2])
+        after = [live.next()]
+        live.say(t=7.1, end=True)
+        *rest, end = live.rest()
+    assert times(before) == [1.79e9, 1.79e9 + 0.1]
+    assert (told["reason"], told["t"]) == ("client", 7.0)
+    assert times(after) == [7.0]
+    assert (rest, end["frames"], live.code) == ([], 3, 1000)
+    assert_answers(after, bundle, frames[2:3])
+
+
 def test_a_silence_is_a_cut(server: Server, bundle: Path) -> None:
     frames = pictures(4)
     with server.live("") as live:
         before = [live.ask(frames[0], t=1.0), live.ask(frames[1], t=1.1)]
         told = live.ask(frames[2], t=61.1)
         after = [live.next(), live.ask(frames[3], t=61.2)]
-    assert (told["event"], told["reason"], told["t"]) == ("reset", "gap", 60.1)
-    assert times(after) == [60.1, 60.2]
+    assert (told["event"], told["reason"], told["t"]) == ("reset", "gap", 61.1)
+    assert times(after) == [61.1, 61.2]
     assert_answers(before, bundle, frames[:2])
     assert_answers(after, bundle, frames[2:])
 

@@ -1,6 +1,6 @@
 """`WS /v1/streams/{model}`: frames in, answers out, one live stream per connection.
 
-Client: binary messages are frames (JPEG, PNG, WebP); text is control, `{"t": s}`, `{"reset": true}`, `{"end": true}`.
+Client: binary messages are frames (JPEG, PNG, WebP); text is control: `t` (seconds), `"reset": true`, `"end": true`.
 Server: `{"event": "ready"}`, then answers `{"seq", "t", "labels", "dropped", "version", "latency_ms"}`, between them
 `{"event": "reset" | "error" | "end"}`. Close codes: 1000 after the end, 1008 wrong control, 1009 too big (below the
 application), 1012 the server stops, 1013 too many streams, 4404 unknown model.
@@ -74,12 +74,22 @@ async def _close(socket: WebSocket, code: int, reason: str) -> None:
     await socket.close(code, reason.encode()[:120].decode(errors="ignore"))  # a close frame holds 123 bytes
 
 
+def _is_control(said: Any) -> bool:
+    if not isinstance(said, dict):
+        return False
+    time_s, others = said.get("t", 0.0), said.keys() - {"t"}
+    timed = isinstance(time_s, int | float) and not isinstance(time_s, bool) and abs(time_s) <= TIME_S
+    return bool(said) and timed and all(key in ("reset", "end") and said[key] is True for key in others)
+
+
 class _Connection:
     def __init__(self, socket: WebSocket, engine: Engine, stream: Stream, fps: float | None, top: int) -> None:
         self._socket, self._engine, self._stream = socket, engine, stream
         self._fps, self._top = fps, top
         self._live = Live(engine, stream)
         self._time_s: float | None = None  # of the next frame, when the client says it
+        self._timed = False  # it does
+        self._start_s = 0.0  # of the first frame, on the client's clock
         self._refused = 0
 
     async def run(self) -> None:
@@ -131,6 +141,9 @@ class _Connection:
     def _frame(self, data: bytes) -> None:
         time_s, self._time_s = self._time_s, None
         seq = self._live.received
+        self._check_timed(seq, time_s is not None)
+        if seq == 0 and time_s is not None:
+            self._start_s = time_s
         if time_s is None and self._fps is not None:
             time_s = seq / self._fps
 
@@ -140,25 +153,28 @@ class _Connection:
 
         self._live.offer(time.monotonic() if time_s is None else time_s, load, exact=time_s is not None)
 
+    def _check_timed(self, seq: int, timed: bool) -> None:
+        """ValueError when a client says the times of some frames only: two clocks cannot be put in order."""
+        if seq and timed != self._timed:
+            raise ValueError(f'frame {seq} came with{"" if timed else "out"} "t", those before the other way round')
+        self._timed = timed
+
     def _control(self, text: str) -> bool:
         """Whether it is the end. ValueError for anything that is no control message."""
         try:
             said = orjson.loads(text)
         except orjson.JSONDecodeError:
             said = None
-        match said:
-            case {"end": True}:
-                return True
-            case {"reset": True}:
-                self._live.restart("client")
-            case {"t": int() | float() as time_s} if not isinstance(time_s, bool) and abs(time_s) <= TIME_S:
-                self._time_s = float(time_s)
-            case _:
-                times = f"{-TIME_S:g} to {TIME_S:g}"
-                raise ValueError(
-                    f'{text[:60]!r}: expected {{"t": seconds}} ({times}), {{"reset": true}} or {{"end": true}}'
-                )
-        return False
+        if not _is_control(said):
+            times = f"{-TIME_S:g} to {TIME_S:g}"
+            raise ValueError(
+                f'{text[:60]!r}: expected {{"t": seconds}} ({times}), {{"reset": true}} or {{"end": true}}'
+            )
+        if "reset" in said:
+            self._live.restart("client")
+        if "t" in said:
+            self._time_s = float(said["t"])
+        return "end" in said
 
     # --- out ----------------------------------------------------------------------------------
 
@@ -181,14 +197,18 @@ class _Connection:
                 self._refused = 0
                 return {
                     "seq": event.seq,
-                    "t": round(event.time_s, 3),
+                    "t": self._clock(event.time_s),
                     "labels": ranked(event.shares, self._stream.model.labels, self._top),
                     "dropped": event.dropped,
                     "version": event.version,
                     "latency_ms": round(1000 * event.latency_s, 2),
                 }
             case Reset():
-                return {"event": "reset", "reason": event.reason, "t": round(event.time_s, 3), **self._facts()}
+                return {"event": "reset", "reason": event.reason, "t": self._clock(event.time_s), **self._facts()}
             case Refused():
                 self._refused += isinstance(event.error, MediaError)
                 return {"event": "error", "seq": event.seq, "error": str(event.error)}
+
+    def _clock(self, since_first_s: float) -> float:
+        """The client's time."""
+        return round(self._start_s + since_first_s, 3)
