@@ -20,9 +20,11 @@ from framegate.cli import Parser, serve
 from framegate.serve.guard import OPEN
 from framegate.serve.keys import parse as parse_keys
 from framegate.serve.metrics import Metrics
+from framegate.serve.predict import ADMITTED
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy.md").read_text("utf-8")
+IMAGE = "framegate:0.1.0"
 ENGINES_OWN = {"--read-only", "--health-cmd"}  # options of docker and kubectl that the page's prose may name
 
 
@@ -199,7 +201,7 @@ def command_lines() -> list[list[str]]:
                 if word == "serve" and words[n - 1].endswith("framegate"):
                     found.append(words[n + 1 :])
             if words[:2] == ["docker", "run"]:
-                found.append(entry() + words[words.index("framegate") + 1 :])
+                found.append(entry() + words[words.index(IMAGE) + 1 :])
     return [*found, entry() + container()["args"]]
 
 
@@ -211,6 +213,25 @@ def test_the_page_shows_command_lines() -> None:
 def test_a_command_line_of_the_page_is_understood(words: list[str]) -> None:
     found = parsed(words)
     assert found.host == "127.0.0.1" or found.keys, "the server would refuse it"
+
+
+def test_the_image_is_built_by_the_name_that_runs() -> None:
+    assert f"docker build -t {IMAGE} ." in PAGE
+    assert container()["image"] == IMAGE
+
+
+def test_uploads_fit_into_the_tmpdir_of_the_examples() -> None:
+    docker = next(words for words in command_lines() if "--workers" in words)
+    pod = manifests()["Deployment"]["spec"]["template"]["spec"]
+    sizes = [
+        (docker, re.search(r"size=(\d+)g", PAGE)),
+        (entry() + container()["args"], re.search(r"(\d+)Gi", pod["volumes"][-1]["emptyDir"]["sizeLimit"])),
+    ]
+    for words, size in sizes:
+        found = parsed(words)
+        assert size and ADMITTED * found.max_uploads * found.max_upload_mb * found.workers <= 1024 * (
+            int(size[1]) - 0.5
+        )
 
 
 def test_every_option_in_the_pages_prose_exists() -> None:
