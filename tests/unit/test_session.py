@@ -21,6 +21,7 @@ from framegate.runtime.session import (
 )
 from tests.bundles import LABELS, SPEC, WEIGHTS, color_clips, make_bundle
 
+OPENVINO = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
 CUDA = ort.loads("libcuda.so.1", "nvcuda.dll")
 
 
@@ -119,7 +120,7 @@ def test_batches_do_not_change_what_clips_get(tiny_bundle: Path) -> None:
     assert np.allclose(run_clips(session, clips, batch=2), run_clips(session, clips, batch=5), atol=1e-5)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
+@OPENVINO
 @pytest.mark.parametrize("last", ["opened here, closed in a thread", "closed in the order of opening"])
 def test_signals_still_arrive_after_sessions_were_closed(tiny_bundle: Path, last: str) -> None:
     run = """
@@ -138,14 +139,15 @@ signal.raise_signal(signal.SIGTERM)
     assert (done.returncode, done.stdout) == (0, "arrived\n"), done.stderr
 
 
-def test_nothing_is_reported_to_anybody(tiny_bundle: Path, tmp_path: Path) -> None:
-    """ONNX Runtime writes the id that it reports with at its import, before anything can be called."""
+@pytest.mark.parametrize("runtime", ["ort-cpu", pytest.param("openvino", marks=OPENVINO)])
+def test_nothing_is_reported_to_anybody(tiny_bundle: Path, tmp_path: Path, runtime: str) -> None:
+    """ONNX Runtime and OpenVINO write the id that they report with at their import, before anything can be called."""
     own = ("CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY")
     home = tmp_path / "home"
     home.mkdir()
-    run = "import sys, pathlib, framegate.runtime.session as s; s.open_session(pathlib.Path(sys.argv[1])).close()"
+    run = "import sys, pathlib, framegate.runtime.session as s; s.open_session(pathlib.Path(sys.argv[1]), sys.argv[2]).close()"
     subprocess.run(
-        [sys.executable, "-c", run, tiny_bundle],
+        [sys.executable, "-c", run, tiny_bundle, runtime],
         env={key: value for key, value in os.environ.items() if key not in own} | {"HOME": str(home)},
         check=True,
     )
