@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
 DEFAULT := train,openvino,serve
 TEST := $(DEFAULT),tensorrt,dev
 EVERY := $(TEST)
