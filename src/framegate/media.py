@@ -42,7 +42,7 @@ __all__ = [
     "to_clip",
 ]
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mkv", ".avi", ".mov", ".webm"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 JPEG_MAGIC = b"\xff\xd8\xff"
 ORIENTED = (b"Exif\0", b"tiff:Orientation")  # a picture that may have to be turned

@@ -32,6 +32,11 @@ def refused(path: Path, limits: MediaLimits = LIMITS) -> str:
 # --- videos -----------------------------------------------------------------------------------
 
 
+def test_an_m4v_is_an_mp4(tmp_path: Path, make_clip: MakeClip) -> None:
+    clip = make_clip(tmp_path / "a.mp4").rename(tmp_path / "a.m4v")
+    assert is_video(clip) and len(list(read_clip(clip, spec(), LIMITS))) == 16
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.mov", "a.webm", "A.MP4", "空 clip.mkv"])
 def test_every_container_gives_each_frame_once_in_order(tmp_path: Path, make_clip: MakeClip, name: str) -> None:
     path = make_clip(tmp_path / name, frames=20, fps=25, pattern="levels")

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framegate.contract import ConfigError
+from framegate.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from framegate.watch.address import mask, parse_address
 from framegate.watch.cameras import Camera, check_labels, find_cameras
+from framegate.watch.output import NOT_POSTED
 
 DOCS = Path(__file__).parents[2] / "docs/watch.md"
 
@@ -126,6 +128,13 @@ def test_the_docs_name_every_key_and_every_event() -> None:
     folder = DOCS.parents[1] / "src/framegate/watch"
     told = {name for file in folder.glob("*.py") for name in re.findall(r'tell\(\s*"(\w+)"', file.read_text())}
     assert len(told) >= 12 and [name for name in told if f"`{name}`" not in text] == []
+
+
+def test_the_docs_list_every_suffix_and_every_event_that_is_not_posted() -> None:
+    text = DOCS.read_text("utf-8")
+    assert [suffix for suffix in VIDEO_SUFFIXES | IMAGE_SUFFIXES if f"`{suffix}`" not in text] == []
+    sentence = re.search(r"posts every event but (.*?) as JSON", text, re.DOTALL)
+    assert sentence and set(re.findall(r"`(\w+)`", sentence[1])) == NOT_POSTED
 
 
 def test_keys_of_a_camera_go_before_defaults_and_those_before_the_command_line(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """`framegate watch` as a program: signals, exit codes, pipes; and what is rare: a hung driver, a broken runtime, a swap."""
 
+import argparse
+import asyncio
+import io
 import json
 import os
 import shutil
@@ -10,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from framegate.contract import MediaError
 from framegate.serve.engine import Stream
 from framegate.video import TimedFrame
 from framegate.watch.line import Pace
+from framegate.watch.run import Settings, watch
 from tests.bundles import WEIGHTS, make_bundle
 from tests.streamed import Script, mjpeg
 from tests.unit.test_watch_pictures import played
@@ -51,6 +56,37 @@ def test_a_signal_ends_it_with_0_and_a_video_that_plays(number: int, tmp_path: P
     assert len(played(out)) == len(named(events, "answer")) >= 5
 
 
+def test_a_signal_before_there_is_a_loop_is_heeded_and_handlers_are_as_they_were(
+    tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from framegate.cli import watch as module
+
+    def interrupted(parsed: argparse.Namespace) -> Settings:
+        os.kill(os.getpid(), signal.SIGINT)
+        return settings_of(parsed)
+
+    settings_of, before = module.settings_of, signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(module, "settings_of", interrupted)
+    clip = film(tmp_path / "a.mp4", "r" * 600)
+    main(["watch", str(clip), "--loop", "--bundle", str(tiny_bundle), "--accept-host"])
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [e["event"] for e in events] == ["end", "summary"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_summary_is_told_while_signals_are_still_heeded(tmp_path: Path, tiny_bundle: Path) -> None:
+    class Looking(io.StringIO):
+        def write(self, text: str) -> int:
+            seen.append((json.loads(text)["event"], signal.getsignal(signal.SIGTERM)) if text.strip() else None)
+            return len(text)
+
+    seen: list[Any] = []
+    clip = film(tmp_path / "a.mp4", "rr")
+    assert asyncio.run(watch(settings(tiny_bundle, [clip], pace=Pace(fast=True)), Looking())) == 0
+    event, handler = next(one for one in reversed(seen) if one)
+    assert event == "summary" and handler is not signal.SIG_DFL
+
+
 def test_a_reader_that_goes_away_ends_it_and_the_video_is_whole(tmp_path: Path, tiny_bundle: Path) -> None:
     out = tmp_path / "out.mp4"
     with mjpeg(Script([FOREVER])) as url:
@@ -74,6 +110,18 @@ def test_files_end_it(tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as caught:
         main([*words[:1], str(tmp_path / "missing.mp4"), *words[2:]])
     assert caught.value.code == 1
+
+
+def test_what_is_printed_is_utf8_whatever_the_locale_says(
+    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.TextIOWrapper(written := io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", out)
+    clip = film(tmp_path / "kamera-日本.mp4", "rr")
+    main(["watch", str(clip), "--bundle", str(tiny_bundle), "--accept-host", "--fast"])
+    lines = written.getvalue().decode("utf-8").splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["connected", "end", "summary"]
+    assert json.loads(lines[0])["camera"] == "kamera-日本"
 
 
 @pytest.mark.parametrize(

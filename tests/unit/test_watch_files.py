@@ -1,5 +1,6 @@
 """Files that are watched: the answers of predict, alerts, folders, and files that cannot be played."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,19 @@ def test_a_folder_is_all_its_videos(tmp_path: Path, tiny_bundle: Path) -> None:
     (folder / "notes.txt").write_text("not a video")
     events = events_of(settings(tiny_bundle, [folder], pace=FAST))
     assert sorted(e["camera"] for e in named(events, "end")) == ["films/a", "films/a-2", "films/b"]
+
+
+def test_a_folders_hidden_files_are_left_out_and_what_is_no_file_says_so(tmp_path: Path, tiny_bundle: Path) -> None:
+    folder = tmp_path / "films"
+    (folder / "sub.mp4").mkdir(parents=True)
+    for name in ("a.mp4", "._a.mp4", "b.M4V"):
+        film(tmp_path / "x.mp4", "rr").rename(folder / name)
+    (folder / "gone.mp4").symlink_to("nowhere.mp4")
+    os.mkfifo(folder / "pipe.mp4")
+    events = events_of(settings(tiny_bundle, [folder], pace=FAST))
+    errors = {e["camera"].removeprefix("films/"): e.get("error", "") for e in named(events, "end")}
+    assert set(errors) == {"a", "b", "gone", "pipe"} and errors["a"] == errors["b"] == ""
+    assert "no such file" in errors["gone"] and "not a file" in errors["pipe"]
 
 
 def test_a_folder_without_videos_is_refused(tmp_path: Path, tiny_bundle: Path) -> None:

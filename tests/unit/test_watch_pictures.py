@@ -1,11 +1,16 @@
 """Annotated videos and the window."""
 
+import asyncio
+import gc
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -16,7 +21,9 @@ from framegate.contract import ConfigError, MediaError
 from framegate.media import MediaLimits, read_video
 from framegate.watch.annotate import Annotation, annotation_paths
 from framegate.watch.line import Pace
+from framegate.watch.output import Output
 from framegate.watch.picture import Picture, draw
+from framegate.watch.run import watch
 from framegate.watch.window import Window
 from tests.streamed import Script, mjpeg
 from tests.watched import COLORS, Event, events_of, film, named, picture, settings, watch_until
@@ -164,9 +171,9 @@ def test_without_tkinter_everything_else_works() -> None:
     subprocess.run([sys.executable, "-c", words], check=True)
 
 
-@pytest.fixture
-def display(monkeypatch: pytest.MonkeyPatch) -> object:
-    """A virtual screen, where there is one."""
+@pytest.fixture(scope="module")
+def xvfb() -> Iterator[str]:
+    """A virtual screen, where there is one; one for all, as Tk never lets go of a display."""
     if shutil.which("Xvfb") is None:
         pytest.skip("needs Xvfb")
     read, write = os.pipe()
@@ -175,10 +182,15 @@ def display(monkeypatch: pytest.MonkeyPatch) -> object:
     )
     os.close(write)
     with os.fdopen(read) as told:
-        monkeypatch.setenv("DISPLAY", f":{told.readline().strip()}")
-    yield
+        yield f":{told.readline().strip()}"
     server.send_signal(signal.SIGTERM)
     server.wait()
+
+
+@pytest.fixture
+def display(xvfb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the screen of this process."""
+    monkeypatch.setenv("DISPLAY", xvfb)
 
 
 @pytest.mark.usefixtures("display")
@@ -197,3 +209,60 @@ def test_the_window_shows_all_cameras_and_closing_it_ends_the_watching(tmp_path:
     clip = film(tmp_path / "a.mp4", "r" * 10)
     events = events_of(settings(tiny_bundle, [clip], show=True))
     assert named(events, "end")[0]["frames"] == 10
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Only what nobody refers to is freed; what is left in a circle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("display", "no_collector")
+def test_tk_dies_with_its_window() -> None:
+    window = Window(["a"])
+    window.panes[0].add(shown())
+    window.refresh()
+    kept = [weakref.ref(one) for one in (window._root, window._labels[0], window.panes[0].photo)]
+    window.close()
+    assert [ref() for ref in kept] == [None] * 3
+
+
+@pytest.mark.usefixtures("display", "no_collector")
+@pytest.mark.parametrize("fault", ["output", "screens"])
+def test_tk_dies_in_its_thread_whatever_ends_the_watching(
+    fault: str, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "gone")
+
+    class Kept(Window):
+        def __init__(self, cameras: list[str]) -> None:
+            super().__init__(cameras)
+            roots.append(weakref.ref(self._root))
+
+    def failing(*args: object) -> None:
+        raise BrokenPipeError(32, "gone")
+
+    roots: list[weakref.ref[object]] = []
+    monkeypatch.setattr("framegate.watch.run.Window", Kept)
+    if fault == "screens":
+        monkeypatch.setattr("framegate.watch.run._screens", failing)
+    with pytest.raises(BrokenPipeError) as caught:
+        asyncio.run(watch(settings(tiny_bundle, [film(tmp_path / "a.mp4", "r")], show=True), Gone()))
+    assert caught.value and [ref() for ref in roots] == [None]
+
+
+def test_an_error_of_the_output_is_told_once_and_holds_on_to_nothing() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "gone")
+
+    output = Output(Gone(), answers=False, stop=asyncio.Event())
+    output.tell("summary")
+    with pytest.raises(BrokenPipeError):
+        output.check()
+    output.check()

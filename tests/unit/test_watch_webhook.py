@@ -132,6 +132,7 @@ def test_a_receiver_that_hangs_holds_up_nothing_and_what_waits_too_long_is_count
             webhook.offer({"number": number})
         webhook.close(within_s=0.2)
         assert not receiver.ended.is_set()  # it still has not answered the first one
+    assert len(reports) == 1 and "not taken within 0.2 s of the end" in reports[0]
     assert webhook.count.sent == 0 and webhook.count.dropped == 100
 
 
@@ -198,16 +199,18 @@ def test_an_error_that_nobody_thought_of_costs_an_event_and_not_the_thread(monke
 def test_a_file_name_that_is_no_text_ends_nothing(tmp_path: Path, tiny_bundle: Path) -> None:
     folder = tmp_path / "films"
     folder.mkdir()
-    film(tmp_path / "a.mp4", "r" * 5).rename(folder / os.fsdecode(b"a\xff.mp4"))
+    film(tmp_path / "a.mp4", "r" * 5).rename(folder / os.fsdecode(b"a\xff\xe6\x97.mp4"))
     film(folder / "b.mp4", "r" * 5)
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with receiving(Receiver()) as receiver:
         found = settings(tiny_bundle, [folder], pace=Pace(fast=True), webhook=receiver.url)
         assert asyncio.run(watch(found, out)) == 0
     out.seek(0)
-    ends = named([json.loads(line) for line in out], "end")
-    assert {e["camera"] for e in ends} == {"films/a\ufffd", "films/b"}
-    assert {e["camera"] for _, e, _ in receiver.got} == {"films/a\ufffd", "films/b"}
+    events = [json.loads(line) for line in out]
+    assert {e["camera"] for e in named(events, "end")} == {"films/a\ufffd\ufffd\ufffd", "films/b"}
+    for e in named(events, "connected"):
+        assert e["source"].endswith(f"/{e['camera'].removeprefix('films/')}.mp4")
+    assert {e["camera"] for _, e, _ in receiver.got} == {e["camera"] for e in named(events, "end")}
 
 
 def test_watching_posts_what_matters_and_counts_it(tmp_path: Path, tiny_bundle: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `framegate`; exits 1 with one readable line for anything that the user can act on."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _print_utf8()
     top = Parser(prog="framegate", description="Measure, prove and use video models.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
@@ -72,6 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("error: interrupted; what was finished is kept, run it again to go on")
     if code:
         sys.exit(code)
+
+
+def _print_utf8() -> None:
+    """JSON is UTF-8, and so is a name of a file or a label, whatever the locale says (as of Python 3.15, PEP 686)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors=sys.stdout.errors)
 
 
 def module(name: str) -> Command:

@@ -52,10 +52,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Until every camera ends, or SIGTERM or Ctrl-C: 0 then; 1 when every camera failed."""
-    _need_packages()
-    from framegate.watch.run import watch
+    from framegate.watch.signals import noted
 
-    return asyncio.run(watch(settings_of(parsed)))
+    with noted() as stopped:  # what follows takes a second
+        _need_packages()
+        from framegate.watch.run import watch
+
+        return asyncio.run(watch(settings_of(parsed), stopped_before=stopped))
 
 
 def settings_of(parsed: argparse.Namespace) -> Settings:

@@ -20,6 +20,7 @@ PROTOCOLS = {
     "https": "https,tls,tcp",
 }
 HTTP_FORMATS = "mpjpeg,mjpeg,mpegts,matroska"  # never playlists: they name other places
+SURROGATES = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, as Python keeps them
 FORMATS = {"rtsp": "rtsp", "rtsps": "rtsp", "http": HTTP_FORMATS, "https": HTTP_FORMATS}
 
 
@@ -72,6 +73,11 @@ def _network(scheme: str, rest: str, text: str) -> Address:
     except ValueError:
         raise ConfigError(f"source {mask(text)!r}: the port is wrong; expected a number up to 65535") from None
     return Address("network", f"{scheme}://{rest}", mask(text), scheme)
+
+
+def readable(text: str) -> str:
+    """Without what no UTF-8 says: a file's name may be any bytes."""
+    return SURROGATES.sub("\ufffd", text)
 
 
 def mask(url: str) -> str:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from framegate.alerts import Rules
 from framegate.contract import ConfigError, Record, nearest
 from framegate.media import is_video
-from framegate.watch.address import Address, mask, parse_address
+from framegate.watch.address import Address, mask, parse_address, readable
 from framegate.watch.feed import Opening
 from framegate.watch.health import Bounds
 
@@ -224,21 +224,17 @@ def _filled(source: str) -> str:
 
 
 def _of_folder(camera: Camera) -> list[Camera]:
-    """A camera for each video in it."""
-    videos = sorted(path for path in camera.address.path.iterdir() if path.is_file() and is_video(path))
+    """A camera for each video in it that is not hidden; of a link that leads nowhere the camera's end will tell."""
+    entries = [path for path in camera.address.path.iterdir() if is_video(path) and not path.name.startswith(".")]
+    videos = sorted(path for path in entries if not path.is_dir())
     if not videos:
         raise ConfigError(f"source {camera.source!r}: no video in this folder")
     return _renamed(
         [
-            camera.model_copy(update={"name": f"{camera.name}/{_readable(video.stem)}", "source": str(video)})
+            camera.model_copy(update={"name": f"{camera.name}/{readable(video.stem)}", "source": str(video)})
             for video in videos
         ]
     )
-
-
-def _readable(name: str) -> str:
-    """A file's name may be any bytes; what is printed is UTF-8."""
-    return os.fsencode(name).decode(errors="replace")
 
 
 def _name(source: str) -> str:

@@ -13,7 +13,7 @@ import av
 
 from framegate.contract import MediaError
 from framegate.media import is_video, read_frames
-from framegate.video import MediaLimits, TimedFrame, check_size, probe_fps, video_stream
+from framegate.video import MediaLimits, TimedFrame, check_file, check_size, probe_fps, video_stream
 from framegate.watch.address import FORMATS, PROTOCOLS, Address
 
 WITHOUT_TIMES = ("mpjpeg", "mjpeg")  # their times are made up: that of arrival is better
@@ -50,7 +50,7 @@ class Feed:
         return self._read_live()
 
     def _read_file(self) -> Iterator[TimedFrame]:
-        path = self._address.path
+        check_file(path := self._address.path)  # first of all: a pipe is opened when somebody writes to it
         self.nominal_fps = _plausible(probe_fps(path)) if is_video(path) else None
         yield from read_frames(path, self._opening.limits)
 

@@ -9,15 +9,15 @@ from typing import Any, TextIO
 
 from framegate.watch.webhook import Webhook, as_json
 
-NOT_POSTED = frozenset({"answer", "status", "webhook"})
+NOT_POSTED = frozenset({"answer", "status", "webhook", "summary"})  # the last one counts what was posted
 
 
 class Output:
-    """Prints events, and posts the rarer ones. A reader that went away sets `stop`; `error` says so."""
+    """Prints events, and posts the rarer ones. A reader that went away sets `stop`; `check` says so."""
 
     def __init__(self, stream: TextIO, answers: bool, stop: asyncio.Event) -> None:
         self.webhook: Webhook | None = None
-        self.error: OSError | None = None
+        self._error: OSError | None = None
         self._stream, self._answers, self._stop = stream, answers, stop
 
     def tell(self, event: str, **facts: Any) -> None:
@@ -27,12 +27,12 @@ class Output:
         line = {"event": event, **facts, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
         if self.webhook and event not in NOT_POSTED:
             self.webhook.offer(line)
-        if self.error:
+        if self._error:
             return
         try:
             print(as_json(line).decode(), file=self._stream, flush=True)
         except OSError as error:
-            self.error = error
+            self._error = error
             self._stop.set()
 
     def post_to(self, url: str) -> None:
@@ -52,3 +52,12 @@ class Output:
             return {}
         await asyncio.to_thread(self.webhook.close)
         return {"posted": self.webhook.count.sent, "not_posted": self.webhook.count.dropped}
+
+    def check(self) -> None:
+        """OSError, once, where nobody reads the output."""
+        if self._error is None:
+            return
+        try:
+            raise self._error
+        finally:
+            self._error = None  # it knows this frame, and so all that the frame knows

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from framegate.watch.cameras import Camera, check_labels
 from framegate.watch.line import Pace
 from framegate.watch.output import Output
 from framegate.watch.picture import Screen
+from framegate.watch.signals import setting
 from framegate.watch.webhook import check_url
 from framegate.watch.window import Window
 
@@ -48,9 +48,12 @@ class Settings:
     status_every_s: float | None = None
 
 
-async def watch(settings: Settings, stream: TextIO | None = None) -> int:
+async def watch(
+    settings: Settings, stream: TextIO | None = None, stopped_before: Callable[[], bool] = lambda: False
+) -> int:
     """Until every camera has ended, or SIGTERM or Ctrl-C; 1 when every camera failed for good, else 0.
 
+    `stopped_before`: whether a signal came before this could see to it.
     FramegateError: the model cannot be opened, or what was told cannot be meant. OSError: nobody reads the output.
     """
     if settings.webhook:
@@ -58,40 +61,15 @@ async def watch(settings: Settings, stream: TextIO | None = None) -> int:
     videos = _videos(settings)
     stop = asyncio.Event()
     output = Output(stream or sys.stdout, settings.answers, stop)
-    async with _stopped_by_signals(stop), _engine(settings) as engine:
-        check_labels(settings.cameras, engine.current.labels)
-        window = Window([camera.name for camera in settings.cameras]) if settings.show else None
-        if settings.webhook:
-            output.post_to(settings.webhook)
-        watched = [
-            Watched(engine, camera, settings.pace, partial(output.tell, camera=camera.name), stop, screens)
-            for camera, screens in zip(settings.cameras, _screens(settings, videos, window, engine), strict=True)
-        ]
-        beside: list[Coroutine[Any, Any, None]] = [_progress(settings, watched)]
-        beside += [_status(output, watched, settings.status_every_s)] if settings.status_every_s else []
-        beside += [window.run(stop)] if window else []
-        beside += [] if settings.pace.fast else [Follower(engine, settings.source).follow()]
-        good = await _run(watched, beside)
-        if window:
-            window.close()
-        counts = await output.close()
-    output.tell("summary", failed=good.count(False), **counts, cameras=_tallies(watched))
-    if output.error:
-        raise output.error
+    with setting(stop):
+        if stopped_before():
+            stop.set()
+        async with _engine(settings) as engine:
+            watched, good = await _run_all(settings, engine, videos, output, stop)
+            counts = await output.close()
+        output.tell("summary", failed=good.count(False), **counts, cameras=_tallies(watched))
+    output.check()
     return 0 if any(good) else 1
-
-
-@asynccontextmanager
-async def _stopped_by_signals(stop: asyncio.Event) -> AsyncIterator[None]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 @asynccontextmanager
@@ -109,6 +87,25 @@ async def _engine(settings: Settings) -> AsyncIterator[Engine]:
         await engine.close()
 
 
+async def _run_all(
+    settings: Settings, engine: Engine, videos: list[Path], output: Output, stop: asyncio.Event
+) -> tuple[list[Watched], list[bool]]:
+    """The cameras, and whether each ended well."""
+    check_labels(settings.cameras, engine.current.labels)
+    with _window(settings) as window:
+        if settings.webhook:
+            output.post_to(settings.webhook)
+        watched = [
+            Watched(engine, camera, settings.pace, partial(output.tell, camera=camera.name), stop, screens)
+            for camera, screens in zip(settings.cameras, _screens(settings, videos, window, engine), strict=True)
+        ]
+        beside: list[Coroutine[Any, Any, None]] = [_progress(settings, watched)]
+        beside += [_status(output, watched, settings.status_every_s)] if settings.status_every_s else []
+        beside += [window.run(stop)] if window else []
+        beside += [] if settings.pace.fast else [Follower(engine, settings.source).follow()]
+        return watched, await _run(watched, beside)
+
+
 async def _run(watched: Sequence[Watched], beside: Sequence[Coroutine[Any, Any, None]]) -> list[bool]:
     """Whether each camera ended well, when all have; what runs beside them ends with them."""
     tasks = [asyncio.create_task(one) for one in beside]
@@ -121,6 +118,17 @@ async def _run(watched: Sequence[Watched], beside: Sequence[Coroutine[Any, Any, 
 
 
 # --- pictures ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def _window(settings: Settings) -> Iterator[Window | None]:
+    """Closed whatever happens, in this thread: Tk is of one thread only."""
+    window = Window([camera.name for camera in settings.cameras]) if settings.show else None
+    try:
+        yield window
+    finally:
+        if window:
+            window.close()
 
 
 def _videos(settings: Settings) -> list[Path]:
@@ -159,7 +167,7 @@ async def _progress(settings: Settings, watched: Sequence[Watched]) -> None:
     endless = settings.pace.loop or any(address.live for address in addresses)
     if endless or not sys.stderr.isatty() or sys.stdout.isatty():
         return
-    paths = [address.path for address in addresses if is_video(address.path)]
+    paths = [address.path for address in addresses if is_video(address.path) and address.path.is_file()]
     total = sum([await asyncio.to_thread(probe_seconds, path) for path in paths])
     with tqdm(total=round(total, 1), unit="s", desc="watch") as bar:
         while True:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from framegate.contract import ConfigError, nearest
+from framegate.watch.address import readable
 from framegate.watch.backoff import Backoff
 
 WAITING = 1000  # events; more are dropped
@@ -55,7 +56,7 @@ def shown(url: str) -> str:
 
 def as_json(event: Mapping[str, Any]) -> bytes:
     """UTF-8, whatever file names it holds."""
-    return json.dumps(event, ensure_ascii=False).encode(errors="replace")
+    return readable(json.dumps(event, ensure_ascii=False)).encode()
 
 
 @dataclass(slots=True)
@@ -108,13 +109,16 @@ class Webhook:
             self.count.dropped += 1
 
     def close(self, within_s: float = 5.0) -> None:
-        """Send what waits, for so long; the rest is counted as dropped."""
+        """Send what waits, for so long; the rest is counted as dropped, and reported."""
         until = time.monotonic() + within_s
         while self._queue.unfinished_tasks and time.monotonic() < until:
             time.sleep(0.01)
         self._stop.set()
         self._thread.join(QUIET_S)
-        self.count.dropped += self._queue.unfinished_tasks
+        if left := self._queue.unfinished_tasks:
+            self.count.dropped += left
+            if not self._failing:
+                self._report(f"{shown(self._url)}: {left} not taken within {within_s:g} s of the end")
 
     def _work(self) -> None:
         with self._client as client:

@@ -67,10 +67,12 @@ class Window:
         self._root.update()
 
     def close(self) -> None:
-        """The window goes away."""
+        """The window goes away, and with it Tk: freed later, from another thread, it would abort the program."""
         for pane in self.panes:
             pane.photo = None
         self._root.destroy()
+        self._labels.clear()
+        del self._root
 
     def _shut(self) -> None:
         self.closed = True
