@@ -7,6 +7,7 @@ a data set (`folder`, `index`), and storing decoded frames (`shards`).
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,13 +18,16 @@ import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from framegate.contract import ClipSpec, MediaError, MediaTooLarge
 from framegate.resampling import resample
 from framegate.video import MediaLimits, Pixels, TimedFrame, check_file, check_size, probe_seconds, read_video
 
 __all__ = [
+    "IMAGE_FORMATS",
     "IMAGE_SUFFIXES",
+    "SENT_FORMATS",
     "VIDEO_SUFFIXES",
     "ClipFrame",
     "MediaLimits",
@@ -46,7 +50,11 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mkv", ".avi", ".mov", ".webm"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 JPEG_MAGIC = b"\xff\xd8\xff"
 ORIENTED = (b"Exif\0", b"tiff:Orientation")  # a picture that may have to be turned
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+JPEG_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")  # those that libjpeg neither skips nor stops at
+SCANS = 100  # of a JPEG, as libtiff limits them; encoders make a dozen at most, and each decodes every pixel once more
+SENT_FORMATS = ("JPEG", "PNG", "WebP")  # what clients may send
+IMAGE_FORMATS = (*SENT_FORMATS, "BMP", "GIF", "TIFF")
+TILE_TAGS = (322, 323)  # width and height of a TIFF's tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +142,30 @@ def read_image(path: Path, limits: MediaLimits) -> Pixels:
     return decode_image(path.read_bytes(), limits, path)
 
 
-def decode_image(data: bytes, limits: MediaLimits, name: Path | str) -> Pixels:
+def decode_image(
+    data: bytes, limits: MediaLimits, name: Path | str, formats: tuple[str, ...] = IMAGE_FORMATS
+) -> Pixels:
     """u8 [h,w,3] RGB, upright by EXIF; the first frame of an animation. `name` stands in the errors.
 
-    MediaError when it is no image, truncated, or larger than the limits; the size is read before any pixel. JPEG takes
-    a short cut through libjpeg-turbo that gives the very pixels of Pillow, in two thirds of the time.
+    MediaError when it is none of the formats, truncated, larger than the limits (the size is read before any pixel),
+    or a JPEG of absurdly many scans. JPEG takes a short cut through libjpeg-turbo that gives the very pixels of Pillow,
+    in two thirds of the time.
     """
+    _check_scans(data, name)
     plain = _plain_jpeg(data, limits, name)
-    return plain if plain is not None else _decode_by_pillow(data, limits, name)
+    return plain if plain is not None else _decode_by_pillow(data, limits, name, formats)
+
+
+def _check_scans(data: bytes, name: Path | str) -> None:
+    """A progressive JPEG of 100 kB can hold thousands of scans, and so keep a decoder busy for minutes."""
+    if not data.startswith(JPEG_MAGIC) or data.count(b"\xff\xda") <= SCANS:
+        return
+    position, scans = len(JPEG_MAGIC) - 1, 0  # one by one: a thumbnail or what a camera appends may have some as well
+    while (found := JPEG_MARKER.search(data, position)) and found[1] != b"\xd9":
+        scans += found[1] == b"\xda"
+        if scans > SCANS:
+            raise MediaError(name, f"a JPEG of more than {SCANS} scans, the limit")
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
 
 
 def _plain_jpeg(data: bytes, limits: MediaLimits, name: Path | str) -> Pixels | None:
@@ -158,21 +182,30 @@ def _plain_jpeg(data: bytes, limits: MediaLimits, name: Path | str) -> Pixels | 
         return None
 
 
-def _decode_by_pillow(data: bytes, limits: MediaLimits, name: Path | str) -> Pixels:
+def _decode_by_pillow(data: bytes, limits: MediaLimits, name: Path | str, formats: tuple[str, ...]) -> Pixels:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(data), formats=IMAGE_FORMATS) as image:
+            with Image.open(BytesIO(data), formats=formats) as image:
                 check_size(name, *image.size, limits)
+                if isinstance(image, TiffImageFile):
+                    _check_tiles(name, image, limits)
                 return np.asarray(_eight_bit(ImageOps.exif_transpose(image)).convert("RGB"), np.uint8)
     except UnidentifiedImageError:
-        raise MediaError(name, "not an image") from None
+        raise MediaError(name, f"not an image; expected {', '.join(formats)}") from None
     except Image.DecompressionBombError as error:
         raise MediaTooLarge(name, f"absurd size: {error}") from None
     except MediaError:
         raise
     except Exception as error:  # damaged metadata makes Pillow raise almost anything: TypeError, KeyError, struct.error
         raise MediaError(name, f"cannot be decoded as an image: {error}") from None
+
+
+def _check_tiles(name: Path | str, image: TiffImageFile, limits: MediaLimits) -> None:
+    """MediaTooLarge when a tile, which is decoded as a whole, is larger than a picture may be."""
+    width, height = (int(image.tag_v2.get(tag, 0)) for tag in TILE_TAGS)
+    if width * height > limits.max_pixels:
+        raise MediaTooLarge(name, f"tiles of {width} x {height} pixels; the limit is {limits.max_pixels:,} pixels")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

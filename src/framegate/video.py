@@ -25,6 +25,7 @@ Pixels = NDArray[np.uint8]  # u8 [h,w,3] RGB, 0..255
 CONTAINERS = "mov,matroska,avi,mpegts"  # never playlists: they can name other files
 TRUNCATED_BELOW = 0.9  # decoded share of the declared frames or seconds
 UNKNOWN_FRAME_S = 0.04  # when neither header nor times say
+SPARE_PIXELS = 1 << 20  # decoders hold their own scratch memory against the limit as well
 
 _FAILURES = (av.error.FFmpegError, ValueError, OverflowError, MemoryError)  # of a decoder on a bad file
 
@@ -75,15 +76,28 @@ def read_video(path: Path, limits: MediaLimits) -> Iterator[TimedFrame]:
     or truncated (fewer than 90 % of the frames or seconds that the header declares).
     """
     check_file(path)
-    with _open(path) as container:
+    with _open(path, limits) as container:
         try:
             yield from _decode(path, container, limits)
         except _FAILURES as error:
+            if isinstance(error, av.error.ArgumentError) and not container.streams.video[0].codec_context.width:
+                reason = (
+                    f"a frame is far larger than {limits.max_pixels:,} pixels, the limit"  # or of no size that can be
+                )
+                raise MediaTooLarge(path, reason) from None
             raise MediaError(path, f"corrupt video: {_why(error)}") from None
 
 
-def _open(path: Path) -> av.container.InputContainer:
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+def decoder_options(limits: MediaLimits) -> dict[str, str]:
+    """What keeps a decoder from taking memory for a frame that `check_size` would refuse afterwards.
+
+    It counts whole blocks of up to 64 x 64 pixels, so that it gets more than the limit says.
+    """
+    return {"max_pixels": str(2 * limits.max_pixels + SPARE_PIXELS)}
+
+
+def _open(path: Path, limits: MediaLimits) -> av.container.InputContainer:
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", **decoder_options(limits)}
     try:
         return av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
     except _FAILURES as error:
@@ -103,6 +117,7 @@ def video_stream(name: Path | str, container: av.container.InputContainer, limit
         raise MediaError(name, "a video stream of a codec that is not known here")
     check_size(name, stream.width, stream.height, limits)
     stream.codec_context.thread_count = 1
+    stream.codec_context.options = decoder_options(limits)
     return stream
 
 
@@ -174,7 +189,7 @@ def _declared_seconds(container: av.container.InputContainer, stream: av.VideoSt
 def probe_seconds(path: Path) -> float:
     """Length by the header alone; 0 when the header does not say or cannot be read."""
     try:
-        with _open(path) as container:
+        with _open(path, MediaLimits()) as container:
             video = container.streams.video
             whole = (container.duration or 0) / av.time_base  # good enough for an estimate, whatever sound there is
             return (_declared_seconds(container, video[0]) or whole) if video else 0.0
@@ -185,7 +200,7 @@ def probe_seconds(path: Path) -> float:
 def probe_fps(path: Path) -> float | None:
     """Frames per second by the header alone; None when it does not say or cannot be read."""
     try:
-        with _open(path) as container:
+        with _open(path, MediaLimits()) as container:
             rate = container.streams.video[0].average_rate if container.streams.video else None
             return float(rate) if rate else None
     except (MediaError, *_FAILURES):

@@ -5,7 +5,9 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -19,6 +21,7 @@ from benchmarks.swap_clients import Count
 from benchmarks.swap_oracle import Oracle
 from benchmarks.swaps import Result, Served, load, stop_under_load
 from tests.bundles import WEIGHTS, make_bundle
+from tests.planted_images import jpegs, scanned
 from tests.running import INFER, PREDICT, Server, asked, eventually, logits_of, message, offline, pictures, video
 from tests.served import color
 
@@ -153,6 +156,26 @@ def test_a_client_that_stalls_is_cut_off_at_the_deadline_of_the_end(start, bundl
         assert idle.recv(100) == b""
         assert stalled.recv(1000).split(b"\r\n")[0] == b"HTTP/1.1 503 Service Unavailable"
         assert "Traceback" not in server.text
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_file_that_keeps_its_decoder_busy_does_not_keep_the_server(
+    start, bundle: Path, tmp_path: Path, workers: str
+) -> None:
+    """Half a minute in one call of the decoder, which nothing can interrupt."""
+    server = start(bundle, "--workers", workers, "--drain-s", "1")
+    file = jpegs(tmp_path / "slow.mkv", [scanned(100_000, side=2048)] * 2).read_bytes()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.post, PREDICT, content=file)
+        eventually(lambda: server.metric("framegate_streams", kind="upload") == 1, "it is in work")
+        started = time.monotonic()
+        server.terminate()
+        assert server.exit_code() == 0
+        assert time.monotonic() - started < 10
+        assert answer.result().status_code == 503
+    assert "1 requests are cut off" in server.text and server.text.rstrip().endswith("stopped")
+    assert "killed" not in server.text and "Traceback" not in server.text
+    assert list(server.scratch.glob("framegate*")) == []
 
 
 @pytest.mark.parametrize(("number", "count"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])

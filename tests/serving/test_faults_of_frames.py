@@ -11,6 +11,7 @@ from PIL import Image
 
 from framegate.timeline import softmax
 from tests.bundles import LABELS
+from tests.planted_images import scanned, tiff
 from tests.running import Live, Server, binary, handshake, offline, pictures, png, seen, shares_of
 from tests.served import color, jpeg
 
@@ -63,6 +64,9 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "a header that lies": (lambda: jpeg(LARGE)[:2] + b"\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03" + bytes(30), "frame"),
     "text": (lambda: b"not a picture", "not an image"),
     "nothing": (lambda: b"", "not an image"),
+    "a GIF": (lambda: encoded(LARGE, "GIF"), "not an image; expected JPEG, PNG, WebP"),
+    "a TIFF of a gigabyte": (lambda: tiff(32_768, 32_000), "not an image; expected JPEG, PNG, WebP"),
+    "2000 scans": (lambda: scanned(2000, side=2000), "a JPEG of more than 100 scans, the limit"),
 }
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from framegate.cli.predict import predict
 from framegate.runtime.session import open_session
 from tests.bundles import LABELS
+from tests.planted_images import jpegs
 from tests.running import PREDICT, Server, audio_only, eventually, video
 from tests.served import color, jpeg
 
@@ -133,6 +135,26 @@ def test_spans_come_while_the_file_is_still_in_work(start, slow_bundle: Path, tm
     assert spans[-1]["end_s"] == 30.0
     assert [one["start_s"] for one in spans[1:]] == [one["end_s"] for one in spans[:-1]]
     assert server.post(PREDICT, content=jpeg(color(0))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("accept", "lines"),
+    [("APPLICATION/X-NDJSON", True), ("application/x-ndjson;q=0", False), ("application/json, */*;q=0.1", False)],
+)
+def test_the_form_of_the_answer_is_the_one_that_is_preferred(server: Server, accept: str, lines: bool) -> None:
+    answer = server.post(PREDICT, content=jpeg(color(0)), headers={"accept": accept})
+    assert answer.headers["content-type"] == ("application/x-ndjson" if lines else "application/json")
+    assert isinstance(json.loads(answer.text), dict if lines else list)
+    assert answer.headers["framegate-version"] == server.version
+
+
+def test_a_film_whose_frames_outgrow_its_header_is_too_large(server: Server, tmp_path: Path) -> None:
+    large, memory = jpeg(np.zeros((8000, 8000, 3), np.uint8)), server.rss_bytes
+    film = jpegs(tmp_path / "a.mkv", [jpeg(color(0).repeat(4, axis=0).repeat(4, axis=1))] * 9 + [large]).read_bytes()
+    answer = server.post(PREDICT, content=film)
+    assert answer.status_code == 413, answer.text
+    assert answer.json()["error"] == "the file: a frame is far larger than 9,437,184 pixels, the limit"
+    assert server.rss_bytes < memory + 60e6
 
 
 def test_what_fails_after_the_first_span_is_the_last_line(server: Server, tmp_path: Path) -> None:

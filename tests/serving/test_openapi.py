@@ -48,6 +48,16 @@ def test_nothing_is_answered_by_a_list_of_details(schema: Any) -> None:
     assert [one["name"] for one in predict["parameters"]] == ["top"]
 
 
+def test_the_page_says_how_a_file_is_sent_and_answered(schema: Any) -> None:
+    predict = schema.raw_schema["paths"]["/v1/predict"]["post"]
+    assert set(predict["requestBody"]["content"]) == {"multipart/form-data", "application/octet-stream"}
+    answer = predict["responses"]["200"]
+    assert set(answer["content"]) == {"application/json", "application/x-ndjson"}
+    assert answer["content"]["application/json"]["schema"]["items"]["$ref"].endswith("/SpanOfTime")
+    assert set(answer["headers"]) == {"Framegate-Version"}
+    assert set(predict["responses"]) == {"200", "400", "401", "403", "413", "415", "421", "503"}
+
+
 def _entries(schema: Any) -> list[dict[str, Any]]:
     paths = schema.raw_schema["paths"].values()
     return [entry for path in paths for method, entry in path.items() if method in ("get", "post")]

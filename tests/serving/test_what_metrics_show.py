@@ -41,6 +41,7 @@ def test_metrics_tell_what_happened(start, tmp_path: Path) -> None:
     assert server.metric("framegate_batch_rows_sum") == 15
     assert server.metric("framegate_batch_rows_count") == 15, "they came one by one"
     assert server.metric("framegate_latency_seconds_count", phase="decode") == 12
+    assert server.metric("framegate_latency_seconds_count", phase="total") == 14, "without the file"
     assert server.metric("framegate_latency_seconds_count", phase="infer") == 15
     assert server.metric("framegate_latency_seconds_count", phase="queue") == 15
     assert server.metric("framegate_model_info", version=server.version, runtime="ort-cpu") == 1
@@ -53,6 +54,8 @@ def test_metrics_tell_what_happened(start, tmp_path: Path) -> None:
     assert server.metric("framegate_streams", kind="sequence") == 1
     help_of = [line for line in server.get("/metrics").text.splitlines() if line.startswith("# HELP framegate_")]
     assert len(help_of) >= 12
+    (latency,) = [line for line in help_of if line.startswith("# HELP framegate_latency_seconds ")]
+    assert "without /v1/predict: decode of a live frame" in latency
 
 
 @pytest.mark.parametrize("same", [True, False])

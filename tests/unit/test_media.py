@@ -1,6 +1,8 @@
 """Decoding, times, rotation, the resize rule, and files that lie."""
 
+import io
 import random
+import resource
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,8 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from framegate.contract import ClipSpec, MediaError
-from framegate.media import MediaLimits, is_image, is_video, probe_seconds, read_clip, read_image, read_video, resize
+from framegate.contract import ClipSpec, MediaError, MediaTooLarge
+from framegate.media import (
+    MediaLimits,
+    decode_image,
+    is_image,
+    is_video,
+    probe_seconds,
+    read_clip,
+    read_image,
+    read_video,
+    resize,
+)
+from tests.planted_images import jpegs, scanned, tiff
 
 LIMITS = MediaLimits()
 MakeClip = Callable[..., Path]
@@ -233,7 +246,7 @@ def test_an_image_named_as_a_video_is_refused_and_the_reverse(tmp_path: Path, ma
     (tmp_path / "still.jpg").rename(tmp_path / "still.mp4")
     assert "not a video" in refused(tmp_path / "still.mp4")
     make_clip(tmp_path / "moving.mp4").rename(tmp_path / "moving.png")
-    assert refused(tmp_path / "moving.png") == "not an image"
+    assert refused(tmp_path / "moving.png").startswith("not an image")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
@@ -300,6 +313,42 @@ def test_a_truncated_image_is_refused(tmp_path: Path) -> None:
         assert "cannot be decoded as an image" in refused(tmp_path / name)
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(scanned(101))
+    assert refused(tmp_path / "a.jpg") == "a JPEG of more than 100 scans, the limit"
+    assert decode_image(scanned(100), LIMITS, "a").shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("hidden", [b"\xff\xd9", b"\xff\x02\xff\xff", b"\xff\xe1\x00\x04\xff\xd9", b"\xff\xff"])
+def test_scans_are_counted_whatever_stands_before_them(hidden: bytes) -> None:
+    """What libjpeg skips is no end."""
+    data, at = scanned(101), scanned(101).index(b"\xff\xda")
+    bad = data[:at] + hidden + data[at:]
+    if hidden == b"\xff\xd9":  # a picture that is over before it began
+        with pytest.raises(MediaError, match="cannot be decoded"):
+            decode_image(bad, LIMITS, "a")
+    else:
+        with pytest.raises(MediaError, match="more than 100 scans"):
+            decode_image(bad, LIMITS, "a")
+
+
+def test_scans_of_thumbnails_and_appended_films_do_not_count() -> None:
+    data, marks = scanned(3), b"\xff\xda\x00\x08" * 8000
+    segment = b"\xff\xe2" + (len(marks) + 2).to_bytes(2) + marks
+    plain = decode_image(data, LIMITS, "a")
+    assert (decode_image(data[:2] + segment + data[2:] + marks, LIMITS, "a") == plain).all()
+
+
+@pytest.mark.parametrize(("tile", "whole"), [((64, 64), True), ((4096, 4096), False), ((1 << 20, 16), False)])
+def test_a_tile_of_a_tiff_is_held_to_the_limit_as_well(tile: tuple[int, int], whole: bool) -> None:
+    limits = MediaLimits(max_pixels=64 * 64)
+    if whole:
+        assert decode_image(tiff(*tile), limits, "a").shape == (64, 64, 3)
+        return
+    with pytest.raises(MediaTooLarge, match=f"tiles of {tile[0]} x {tile[1]} pixels; the limit is 4,096"):
+        decode_image(tiff(*tile), limits, "a")
+
+
 @pytest.mark.parametrize(("side", "reason"), [(10_000, "10000 x 10000 pixels"), (100_000, "corrupt video")])
 def test_an_absurd_video_is_refused_before_it_takes_memory(
     tmp_path: Path, make_clip: MakeClip, side: int, reason: str
@@ -309,6 +358,40 @@ def test_an_absurd_video_is_refused_before_it_takes_memory(
     assert header in data
     path.write_bytes(data.replace(header, struct.pack("<III", 40, side, side)))
     assert reason in refused(path)
+
+
+def jpeg_of(side: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (side, side)).save(out, "JPEG", quality=10)
+    return out.getvalue()
+
+
+def test_a_frame_that_is_far_too_large_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    path, before = (
+        jpegs(tmp_path / "a.mkv", [*[jpeg_of(64)] * 9, jpeg_of(12_000)]),
+        resource.getrusage(resource.RUSAGE_SELF),
+    )
+    with pytest.raises(MediaTooLarge, match="a frame is far larger than 1,000,000 pixels, the limit"):
+        list(read_video(path, MediaLimits(max_pixels=1_000_000)))
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before.ru_minflt
+    assert taken * resource.getpagesize() < 50e6, "the frame has 216 MB"
+
+
+@pytest.mark.parametrize("side", [1001, 1400])
+def test_a_frame_that_is_a_little_too_large_is_refused_with_its_size(tmp_path: Path, side: int) -> None:
+    path = jpegs(tmp_path / "a.mkv", [jpeg_of(64), jpeg_of(side)])
+    with pytest.raises(MediaTooLarge, match=f"frames of {side} x {side} pixels"):
+        list(read_video(path, MediaLimits(max_pixels=1_000_000)))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "libvpx-vp9"])
+@pytest.mark.parametrize("size", [(190, 108), (66, 50), (1022, 16)])
+def test_a_frame_of_exactly_the_limit_is_read(
+    tmp_path: Path, make_clip: MakeClip, codec: str, size: tuple[int, int]
+) -> None:
+    """A decoder rounds it up to whole blocks, and counts scratch memory as well."""
+    path = make_clip(tmp_path / "a.mkv", codec=codec, size=size, frames=3)
+    assert len(list(read_video(path, MediaLimits(max_pixels=size[0] * size[1])))) == 3
 
 
 def test_limits_hold_for_pixels_frames_and_seconds(tmp_path: Path, make_clip: MakeClip) -> None:

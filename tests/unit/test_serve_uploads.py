@@ -1,7 +1,9 @@
 """An upload becomes one file of a known kind in a private folder, and is gone afterwards, however it ends."""
 
 import asyncio
+import contextlib
 import errno
+import io
 import logging
 import os
 import stat
@@ -11,8 +13,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from starlette.requests import ClientDisconnect, Request
 
+from framegate.media import IMAGE_FORMATS, SENT_FORMATS, is_image
 from framegate.serve import uploads
 from framegate.serve.errors import BadRequest, Overloaded, ServeError, TooLarge, Unsupported
 from framegate.serve.uploads import received, suffix_of
@@ -101,6 +105,14 @@ def test_the_content_decides_the_suffix(head: bytes, suffix: str | None) -> None
     assert suffix_of(head) == suffix
 
 
+@pytest.mark.parametrize("name", IMAGE_FORMATS)
+def test_files_and_live_frames_are_of_the_same_kinds(name: str) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, name)
+    suffix = suffix_of(out.getvalue()[:64])
+    assert (suffix is not None and is_image(Path(f"a{suffix}"))) == (name in SENT_FORMATS)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi", ".webm"])
 def test_real_clips_keep_their_kind(tmp_path: Path, make_clip: Callable[..., Path], suffix: str) -> None:
     clip = make_clip(tmp_path / f"clip{suffix}", frames=3)
@@ -185,6 +197,19 @@ def test_a_form_that_is_not_one_whole_file_is_a_bad_request(tmp_path: Path, body
     assert type(error) is BadRequest
     with pytest.raises(BadRequest, match=words):
         raise error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\0" * 99, form(part(JPEG)) + b"more", form(part(JPEG)).replace(b"\r\n\r\n", b"\r")],
+    ids=["no form", "more after its end", "no end of its headers"],
+)
+def test_a_form_that_is_none_leaves_no_line_in_the_log(
+    tmp_path: Path, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.suppress(BadRequest):
+        stored(asked_form(body), tmp_path)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", f"multipart/form-data; boundary={'b' * 300}"])

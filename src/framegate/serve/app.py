@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, WebSocket
@@ -14,9 +13,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from framegate.serve.accept import preferred
 from framegate.serve.engine import Engine
 from framegate.serve.errors import BadRequest, ServeError
 from framegate.serve.infer import Inference
+from framegate.serve.openapi import NDJSON, PREDICT, SPANS, TOP, failures
 from framegate.serve.pages import live_page
 from framegate.serve.peers import Peers
 from framegate.serve.predict import Uploads
@@ -24,14 +25,7 @@ from framegate.serve.rest import error_response, json_response, make_router
 from framegate.serve.uploads import received
 from framegate.serve.websocket import serve_stream
 
-NDJSON = "application/x-ndjson"
-TOP = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "not a video or image that can be decoded, or `top` is none"},
-    413: {"description": "beyond the limits"},
-    415: {"description": "neither a video nor an image"},
-    503: {"description": "busy; Retry-After says when to come back"},
-}
+JSON = "application/json"
 
 
 class Label(BaseModel):
@@ -87,11 +81,9 @@ async def _as_json(request: Request, error: Exception) -> Response:
 
 def _add_predict(app: FastAPI, engine: Engine, private: Path) -> None:
     uploads = Uploads(engine)
-    upload = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]}
-    body = {"content": {"multipart/form-data": {"schema": upload}}}
-    asked = {"parameters": [{"name": "top", "in": "query", "schema": TOP}], "requestBody": body}
+    answers = {200: SPANS, **failures(400, 401, 403, 413, 415, 421, 503)}
 
-    @app.post("/v1/predict", response_model=list[SpanOfTime], responses=ERRORS, openapi_extra=asked)
+    @app.post("/v1/predict", response_model=list[SpanOfTime], responses=answers, openapi_extra=PREDICT)
     async def predict(request: Request) -> Response:
         """Labels per span of time of an uploaded video or image: a multipart field `file`, or the file as the body.
 
@@ -99,11 +91,11 @@ def _add_predict(app: FastAPI, engine: Engine, private: Path) -> None:
         """
         lines = _lines(request, uploads, private, engine.limits.max_upload, _top(request))
         version = {"Framegate-Version": (await anext(lines)).decode()}
-        if NDJSON in request.headers.get("accept", ""):
+        if preferred(request.headers.getlist("accept"), (JSON, NDJSON)) == NDJSON:
             first = await anext(lines, b"")  # what fails before the first span has a status of its own
             return StreamingResponse(_after(first, lines), media_type=NDJSON, headers=version)
         spans = [orjson.loads(line) async for line in lines]
-        return Response(orjson.dumps(spans), media_type="application/json", headers=version)
+        return Response(orjson.dumps(spans), media_type=JSON, headers=version)
 
 
 def _top(request: Request) -> int:

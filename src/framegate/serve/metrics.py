@@ -36,7 +36,8 @@ class Metrics:
         registry = self.registry
         latency = Histogram(
             "framegate_latency_seconds",
-            "Seconds by phase: decode and total of a frame or request; of a batch infer, and queue: its longest wait",
+            "Seconds by phase, without /v1/predict: decode of a live frame, total of one or of a request of the Open "
+            "Inference Protocol; with it, of a batch: infer, and queue, its longest wait",
             ["phase"],
             buckets=SECONDS,
             registry=registry,
@@ -139,7 +140,7 @@ class Metrics:
         self._soon(self._count_batch, labels, batch)
 
     def observe(self, phase: str, seconds: float) -> None:
-        """A phase of one frame or request: decode or total."""
+        """A phase of one live frame or request of the protocol: decode or total."""
         self._soon(self._phase[phase].observe, seconds)
 
     def request(self, route: str, outcome: str) -> None:

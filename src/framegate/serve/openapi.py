@@ -1,4 +1,4 @@
-"""What the OpenAPI page says of the routes under /v2: they parse for themselves, so it is written here."""
+"""What the OpenAPI page says of routes that parse for themselves, so that it is written here: /v2 and /v1/predict."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 ANY: dict[str, Any] = {"description": "OK", "content": {"application/json": {"schema": {}}}}
 REASONS = {
     400: "The request cannot be meant",
+    401: "No valid key, where the server wants one",
+    403: "Another site's page asks",
     404: "No such model or version",
     413: "Beyond a limit on size",
+    415: "Content of a kind, or in a coding, that is not read here",
+    421: "Not a name that a server on loopback answers to",
     501: "What this server does not offer",
     503: "Too busy, too many streams, or shutting down; Retry-After says when to come back",
     504: "Its turn came after its deadline",
@@ -51,6 +55,25 @@ INFER: dict[str, Any] = {
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
     }
+}
+NDJSON = "application/x-ndjson"
+FILE = {"type": "string", "format": "binary"}
+TOP = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5}
+PREDICT: dict[str, Any] = {
+    "parameters": [{"name": "top", "in": "query", "schema": TOP}],
+    "requestBody": {
+        "required": True,
+        "description": "A form with one field `file`, or the file itself under any other media type",
+        "content": {
+            "multipart/form-data": {"schema": {"type": "object", "required": ["file"], "properties": {"file": FILE}}},
+            "application/octet-stream": {"schema": FILE},
+        },
+    },
+}
+SPANS: dict[str, Any] = {
+    "description": "The spans; as NDJSON one on a line, and an error as the last line",
+    "headers": {"Framegate-Version": {"description": "The version that answers", "schema": {"type": "string"}}},
+    "content": {NDJSON: {"schema": {"type": "string"}}},
 }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from itertools import islice
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from framegate.contract import MediaError, MediaTooLarge
-from framegate.media import ClipFrame, read_clip
+from framegate.media import ClipFrame, TimedFrame, read_frames, to_clip
 from framegate.serve.engine import Engine, Stream
 from framegate.serve.errors import BadRequest, Overloaded, TooLarge
 from framegate.serve.websocket import ranked
 from framegate.timeline import Span, Spans, softmax
 
 CHUNK = 16  # frames
+LOOK_UP_S = 0.25  # while a chunk is decoded, which may take long: a tick can have thousands of the file's frames
 ADMITTED = 4  # files that are here at once, for each that is in work: the others are received, or wait
 Gone = Callable[[], Awaitable[bool]]
 
@@ -83,18 +85,40 @@ class Uploads:
             yield last
 
     async def _frames(self, stream: Stream, path: Path, gone: Gone) -> AsyncGenerator[ClipFrame, None]:
-        """The file's ticks, decoded in a thread, a chunk at a time."""
-        loop, frames = asyncio.get_running_loop(), read_clip(path, stream.model.clip, self._engine.limits.media)
+        """The file's ticks, decoded in a thread, a chunk at a time; it stops as soon as nobody takes them any more."""
+        over = threading.Event()
+        source = _until(over, read_frames(path, self._engine.limits.media))
+        ticks = to_clip(source, stream.model.clip)
         try:
-            while chunk := await loop.run_in_executor(self._pool, _take, frames):
-                if await gone():
-                    return
+            while chunk := await self._taken(ticks, gone):
                 for frame in chunk:
                     yield frame
         except MediaError as error:
             kind = TooLarge if isinstance(error, MediaTooLarge) else BadRequest
             raise kind(f"the file: {error.reason}") from None
+        finally:
+            over.set()
+
+    async def _taken(self, ticks: Iterator[ClipFrame], gone: Gone) -> list[ClipFrame]:
+        """The next ticks; none at the end of the file, or when the client left."""
+        work = asyncio.get_running_loop().run_in_executor(self._pool, _take, ticks)
+        try:
+            while not (await asyncio.wait({work}, timeout=LOOK_UP_S))[0]:
+                if await gone():
+                    return []
+            chunk = await work
+            return [] if await gone() else chunk
+        finally:
+            if not work.cancel():
+                work.exception()  # else asyncio would log what it was, if this was cancelled just then
 
 
-def _take(frames: Iterator[ClipFrame]) -> list[ClipFrame]:
-    return list(islice(frames, CHUNK))
+def _until(over: threading.Event, frames: Iterable[TimedFrame]) -> Iterator[TimedFrame]:
+    for frame in frames:
+        if over.is_set():
+            return
+        yield frame
+
+
+def _take(ticks: Iterator[ClipFrame]) -> list[ClipFrame]:
+    return list(islice(ticks, CHUNK))

@@ -19,15 +19,17 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from framegate.media import SENT_FORMATS
 from framegate.serve.errors import BadRequest, Overloaded, TooLarge, Unsupported
 
 logger = logging.getLogger(__name__)
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what is wrong with a form is its sender's to know
 
 HEAD_BYTES = 64
 ON_LOOP_BYTES = 1 << 16  # of one write to the disk; more goes to a thread
 FLUSH_BYTES = 1 << 18
 STALLED_S = 30.0  # of an upload: then its client is given up
-KNOWN = "JPEG, PNG, WebP, MP4, MOV, Matroska, WebM, AVI"
+KNOWN = ", ".join((*SENT_FORMATS, "MP4", "MOV", "Matroska", "WebM", "AVI"))
 IMAGE_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")  # ISO files that are no video
 
 

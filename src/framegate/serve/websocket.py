@@ -19,7 +19,7 @@ import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from framegate.contract import MediaError
-from framegate.media import decode_image, resize
+from framegate.media import SENT_FORMATS, decode_image, resize
 from framegate.runtime.session import Frames
 from framegate.serve.engine import Engine, Stream
 from framegate.serve.errors import BadRequest, Overloaded, ServeError, Stopping, UnknownModel
@@ -149,7 +149,7 @@ class _Connection:
 
         def load() -> Frames:
             spec = self._stream.model.clip
-            return resize(decode_image(data, self._engine.limits.media, f"frame {seq}"), spec)
+            return resize(decode_image(data, self._engine.limits.media, f"frame {seq}", SENT_FORMATS), spec)
 
         self._live.offer(time.monotonic() if time_s is None else time_s, load, exact=time_s is not None)
 

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from framegate.contract import ConfigError, FramegateError, write_json
 from framegate.serve.binding import check_binding, tls_of
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def supervise(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C. FramegateError when it cannot."""
+    """Serve until SIGTERM or Ctrl-C; without workers the process ends here. FramegateError when it cannot."""
     if settings.workers < 1:
         raise ConfigError(f"--workers is {settings.workers}; expected 1 or more")
     keys, tls = Keys(settings.keys) if settings.keys else None, tls_of(settings.tls_cert, settings.tls_key)
@@ -53,6 +53,8 @@ def supervise(settings: Settings) -> None:
             serve_in_this_process(settings, sock, Place(0, 1, Path(private)), lambda ports: ready(settings, ports))
         else:
             _Supervisor(settings, sock, Path(private)).run()
+    if settings.workers == 1:
+        leave()
 
 
 def check_sockets(private: Path) -> None:
@@ -101,6 +103,14 @@ def serve_in_this_process(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(settings, sock, place, started))
+
+
+def leave() -> NoReturn:
+    """End this process now, with exit code 0: Python would wait for a thread that is busy with a client's file."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def raise_file_limit() -> None:
@@ -236,6 +246,7 @@ def _work(settings: Settings, sock: socket.socket, place: Place, ports: Any) -> 
     except FramegateError as error:
         log.error("%s", error)
         sys.exit(1)
+    leave()
 
 
 def _end_with_the_supervisor() -> None:

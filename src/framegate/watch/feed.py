@@ -83,7 +83,6 @@ class Feed:
     def _decode(self, container: av.container.InputContainer) -> Iterator[TimedFrame]:
         shown, limits = self._address.shown, self._opening.limits
         stream = video_stream(shown, container, limits)
-        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
         self.nominal_fps = _plausible(stream.average_rate)
         timed, times = container.format.name not in WITHOUT_TIMES, Times()
         last_at = self._clock()
