@@ -4,6 +4,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,18 @@ def test_tls_over_every_protocol(start, bundle: Path, tmp_path: Path) -> None:
         server.get("/v2")
     with server.stub() as stub, pytest.raises(grpc.RpcError):
         stub.ModelInfer(message(ONE), timeout=5)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_is_unsafe_is_warned_of_once(start, bundle: Path, tmp_path: Path, workers: str) -> None:
+    made, keys = pair(tmp_path, "server", end=timedelta(days=3)), tmp_path / "keys"
+    keys.write_text(f"{FIRST_LINE}\n")
+    for file in (keys, made.key):
+        file.chmod(0o644)
+    more = ("--tls-cert", str(made.cert), "--tls-key", str(made.key), "--workers", workers)
+    server = start(bundle, "--keys", str(keys), *more)
+    for warning in ("valid until", "may read or write it", "may read or write this private key"):
+        assert server.text.count(warning) == 1, warning
 
 
 def test_beyond_loopback_a_server_without_keys_does_not_start(bundle: Path, keys: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -176,6 +177,42 @@ def test_a_file_that_keeps_its_decoder_busy_does_not_keep_the_server(
     assert "1 requests are cut off" in server.text and server.text.rstrip().endswith("stopped")
     assert "killed" not in server.text and "Traceback" not in server.text
     assert list(server.scratch.glob("framegate*")) == []
+
+
+def test_a_worker_that_ends_still_answers_what_another_one_accepted(start, bundle: Path) -> None:
+    """Bodies that come late, of sequences of both workers: each connection may lie with either."""
+    server = start(bundle, "--workers", "2")
+    late: list[tuple[socket.socket, bytes]] = []
+    with ExitStack() as stack:
+        for number in range(1, 13):
+            body = json.dumps(asked(FRAMES[0][None], sequence_id=number, sequence_start=True)).encode()
+            one = stack.enter_context(socket.create_connection(("localhost", server.port), timeout=30))
+            head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+            one.sendall(head.encode() + body[:100])
+            late.append((one, body[100:]))
+        time.sleep(0.5)  # until all are read
+        server.terminate()
+        time.sleep(2)  # a worker without work would end at once
+        for one, rest in late:
+            one.sendall(rest)
+        answers = [one.recv(1 << 16).split(b"\r\n")[0] for one, _ in late]
+    assert answers == [b"HTTP/1.1 200 OK"] * len(late)
+    assert server.exit_code() == 0
+    assert "Traceback" not in server.text
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_is_told_to_end_while_it_starts_does(bundle: Path, tmp_path: Path, workers: str) -> None:
+    """As soon as its folder is there: the modules that serve are not even imported then."""
+    one = Server(bundle, tmp_path, "--accept-host", "--workers", workers)
+    try:
+        eventually(lambda: list(one.scratch.iterdir()), "it begins")
+        one.terminate()
+        assert one.exit_code() == 0
+        assert list(one.scratch.iterdir()) == []
+        assert "serving on" not in one.text and "Traceback" not in one.text
+    finally:
+        one.close()
 
 
 @pytest.mark.parametrize(("number", "count"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,34 @@ def test_a_wrong_number_of_labels_is_400(server: Server, top: str) -> None:
 def test_as_many_labels_as_are_asked_for(server: Server, top: str | None, count: int) -> None:
     answer = server.post(PREDICT, params={"top": top} if top else {}, content=jpeg(color(0)))
     assert [len(span["labels"]) for span in answer.json()] == [count]
+
+
+CHUNKED = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "a header": "GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+    "a trailer": f"{CHUNKED}2\r\n{{}}\r\n0\r\nX: ",
+    "a chunk's extension": f"{CHUNKED}2;x=",
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_what_is_no_body_has_an_end(server: Server, what: str) -> None:
+    memory = server.rss_bytes
+    with socket.create_connection(("localhost", server.port), timeout=30) as one:
+        one.sendall(ENDLESS[what].encode())
+        with pytest.raises(OSError):  # the server hangs up
+            for _ in range(300):
+                one.sendall(b"a" * 100_000)
+    assert server.rss_bytes < memory + 10e6
+
+
+def test_a_body_in_very_small_chunks_is_one(server: Server) -> None:
+    """All around its bytes is more than a head may have."""
+    body = json.dumps(asked(ONE)).encode()
+    body += b" " * (100_000 - len(body))
+    with socket.create_connection(("localhost", server.port), timeout=30) as one:
+        one.sendall(CHUNKED.encode())
+        pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+        for start in range(0, len(pieces), 10_007):
+            one.sendall(pieces[start : start + 10_007])
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import websockets.exceptions
+from prometheus_client.parser import text_string_to_metric_families
 
 from framegate.contract import Bundle
 from tests.bundles import LABELS, WEIGHTS, make_bundle
-from tests.running import PREDICT, Server, eventually, logits_of, offline, pictures, shares_of, top_of
+from tests.running import PREDICT, Server, eventually, handshake, logits_of, offline, pictures, shares_of, top_of
 from tests.served import color, jpeg
 
 
@@ -56,6 +58,45 @@ def test_metrics_tell_what_happened(start, tmp_path: Path) -> None:
     assert len(help_of) >= 12
     (latency,) = [line for line in help_of if line.startswith("# HELP framegate_latency_seconds ")]
     assert "without /v1/predict: decode of a live frame" in latency
+
+
+def test_every_request_is_counted_by_its_route_and_outcome(start, bundle: Path) -> None:
+    """A WebSocket once, however it ended; a browser's, that offers a subprotocol, as well."""
+    server = start(bundle, "--max-streams", "1")
+    streams = "/v1/streams/{model}"
+
+    def counted(route: str = streams) -> dict[str, float]:
+        said = text_string_to_metric_families(server.get("/metrics").text)
+        samples = [sample for family in said for sample in family.samples if sample.name == "framegate_requests_total"]
+        return {one.labels["outcome"]: one.value for one in samples if one.labels["route"] == route}
+
+    def left(code: int) -> None:
+        with server.live() as live:
+            live.socket.close(code)
+
+    with server.live(subprotocols=["framegate"]) as live:
+        refused(server, 1013)
+        assert live.end()[-1]["event"] == "end"
+    refused(server, 4404, model="nobody")
+    refused(server, 1008, query="fps=fast")
+    left(1001)
+    left(4321)
+    with handshake(server):  # and leaves
+        pass
+    right = dict.fromkeys(("1000", "1001", "1005", "1008", "1013", "4404", "other"), 1.0)
+    eventually(lambda: counted() == right, "each is counted", 10)
+    with pytest.raises(websockets.exceptions.InvalidStatus):
+        server.socket(model="a/b")
+    assert server.get("/openapi.json").status_code == server.ask("HEAD", "/openapi.json").status_code == 200
+    assert server.get("/nothing").status_code == 404
+    assert counted("/openapi.json") == {"200": 2}
+    assert counted("none") == {"403": 1, "404": 1}
+
+
+def refused(server: Server, code: int, **more: str) -> None:
+    with server.socket(**more) as socket, pytest.raises(websockets.exceptions.ConnectionClosed):
+        socket.recv(timeout=10)
+    assert socket.protocol.close_rcvd.code == code
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -3,21 +3,31 @@
 import asyncio
 import random
 import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from framegate.contract import BundleError, ConfigError, FramegateError
+from framegate.contract import BundleError, ConfigError, FramegateError, Lineage
 from framegate.promotion.archive import VERDICT
 from framegate.promotion.ship import ship
+from framegate.serve import server
 from framegate.serve.errors import BadRequest, Overloaded, UnknownModel
-from framegate.serve.model import Model, Source, open_folder
+from framegate.serve.limits import Limits
+from framegate.serve.model import Model, Opened, Source, open_folder
+from framegate.serve.opening import Opener
+from framegate.serve.settings import Settings
 from framegate.serve.shadow import WAITING, Shadow, check_shadow
-from framegate.serve.swap import Follower
+from framegate.serve.swap import AGAIN_S, Follower
 from tests.bundles import LABELS, SPEC, WEIGHTS
 from tests.promoted import NO_REGISTRY, A, B, judged, origin
-from tests.served import FakeSession, Gated, color, engine_of, offline, opened, run, softmax
+from tests.served import FakeSession, Gated, color, engine_of, info, offline, opened, run, softmax
 
 OTHER = np.roll(WEIGHTS, 1, axis=1)
 
@@ -208,17 +218,46 @@ def test_a_busy_shadow_is_passed_by() -> None:
             for _ in range(1 + WAITING + 3):  # one in work, so many behind it, and those that pass it by
                 await stream.step(color(0))
             skipped = 'framegate_shadow_frames_total{outcome="skipped"}'
-            assert sample(engine, skipped) == 3
+            assert sample(engine, skipped) == WAITING + 3, "those behind it are not kept either"
             session.gate.set()
             while stream._lane._busy:
                 await asyncio.sleep(0.001)
             await stream.step(color(0))
-            assert sample(engine, skipped) == 4, "its state is not the champion's any more"
+            assert sample(engine, skipped) == WAITING + 4, "its state is not the champion's any more"
             stream.reset()
             await stream.step(color(0))
-            assert sample(engine, skipped) == 4
+            assert sample(engine, skipped) == WAITING + 4
 
     run(play())
+
+
+def test_a_shadow_ends_in_order_with_frames_that_wait() -> None:
+    """One in work, two behind it when the batcher closes, one that is offered afterwards."""
+    troubles = list[dict[str, object]]()
+
+    async def play() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+        async with engine_of() as engine:
+            session = Gated(OTHER)
+            session.gate.clear()
+            model = Model(opened(session, digest="b" * 64), 16, asyncio.get_running_loop(), lambda batch: None)
+            engine.shadow = Shadow(model, 1.0, engine.metrics, random.Random(0))
+            stream = engine.open_stream("live")
+            for _ in range(3):
+                await stream.step(color(0))
+            closing = asyncio.create_task(model.batcher.close())
+            await asyncio.sleep(0.01)
+            session.gate.set()
+            await closing
+            await asyncio.sleep(0.01)
+            stream.reset()
+            assert len(await stream.step(color(0))) == 3, "the champion answers"
+            frames = 'framegate_shadow_frames_total{outcome="%s"}'
+            assert sample(engine, frames % "skipped") == 3
+            assert sum(sample(engine, frames % one) == 1 for one in ("agreed", "disagreed")) == 1
+
+    run(play())
+    assert troubles == []
 
 
 def test_a_shadow_of_another_task_is_refused() -> None:
@@ -256,7 +295,11 @@ def test_a_folder_is_opened_as_it_was_promoted(exports: Path) -> None:
         open_folder(Source(exports / "nowhere" / "shipped"), 4)
 
 
-def test_what_ships_next_takes_over_and_what_is_broken_stays_out(exports: Path) -> None:
+def test_what_ships_next_takes_over_and_what_is_broken_stays_out(
+    exports: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
     async def play() -> None:
         source = Source(exports / "shipped")
         async with engine_of() as engine:
@@ -278,9 +321,115 @@ def test_what_ships_next_takes_over_and_what_is_broken_stays_out(exports: Path) 
             verdict.write_bytes(kept)
             await follower.look()
             assert engine.rejected is None and len(engine.versions) == 3, "the same as before: no swap"
+            assert caplog.messages[-1] == f"{source.folder} is good again: version 2, which serves"
             shutil.rmtree(exports / "shipped")
             await follower.look()
             assert engine.current.version == "2" and "no such folder" in engine.rejected
+
+    run(play())
+
+
+def test_nobody_waits_for_a_folder_that_is_being_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where it is followed, nor at the start, nor the event loop in the end; its session is closed."""
+    gate, sessions = threading.Event(), list[FakeSession]()
+
+    def opening(source: Source, max_batch: int) -> Opened:
+        assert gate.wait(60)
+        sessions.append(FakeSession(LABELS, SPEC, WEIGHTS))
+        return opened(sessions[-1])
+
+    async def play() -> None:
+        async with engine_of() as engine:
+            follower = Follower(engine, Source(tmp_path), 0.01, opening, seen=())
+            (tmp_path / "bundle").write_text("another")
+            following = asyncio.create_task(follower.follow())
+            await asyncio.sleep(0.1)
+            following.cancel()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(follower.idle(), 0.1)
+        monkeypatch.setattr(server, "Opener", partial(Opener, opening))
+        stop, limits = asyncio.Event(), Limits(drain_s=0.1)
+        asyncio.get_running_loop().call_later(0.1, stop.set)
+        assert await server._engine_unless(stop, Settings(Source(tmp_path), limits=limits)) is None
+
+    start_s = time.monotonic()
+    run(play())
+    assert time.monotonic() - start_s < 10
+    gate.set()
+    while len(sessions) < 2 or not all(one.closed for one in sessions):
+        assert time.monotonic() - start_s < 30
+        time.sleep(0.01)
+
+
+def test_a_bundle_whose_labels_were_on_no_training_clip_serves() -> None:
+    async def play() -> None:
+        async with engine_of() as engine:
+            lineage = Lineage(dataset="d", config="c", weights="w", label_counts=(0, 0, 0))
+            engine.swap(replace(other(), info=info(digest="b" * 64).model_copy(update={"lineage": lineage})))
+            assert sample(engine, 'framegate_training_share{label="red"}') == 0
+
+    run(play())
+
+
+def test_a_folder_is_followed_whatever_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What fails is the swap of the first bundle, and then tidying up."""
+
+    async def play() -> None:
+        async with engine_of() as engine:
+            made, left = iter(("b", "c")), [ValueError("the swap"), KeyError("tidy"), KeyError("tidy")]
+            follower = Follower(engine, Source(tmp_path), 0.01, lambda *_: opened(digest=next(made) * 64))
+
+            def failing(real: Callable[..., Any], *words: Any) -> Any:
+                if left and real.__name__ in ("show_version" if len(left) == 3 else "tidy"):
+                    raise left.pop(0)
+                return real(*words)
+
+            monkeypatch.setattr(engine.metrics, "show_version", partial(failing, engine.metrics.show_version))
+            monkeypatch.setattr(engine, "tidy", partial(failing, engine.tidy))
+            following = asyncio.create_task(follower.follow())
+            (tmp_path / "bundle").write_text("another")
+            while left:
+                await asyncio.sleep(0.001)
+            assert engine.rejected == "the swap" and len(engine.versions) == 1
+            (tmp_path / "bundle").write_text("the next one")
+            while engine.current.version != "c" * 12:
+                await asyncio.sleep(0.001)
+            following.cancel()
+
+    run(play())
+    assert sum("goes on after an unforeseen error" in one for one in caplog.messages) == 1, "not every time"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_what_may_pass_by_itself_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    now_s, opens, room = [0.0], list[float](), False
+
+    def opening(source: Source, max_batch: int) -> Opened:
+        opens.append(now_s[0])
+        if room:
+            return opened(digest="b" * 64)
+        if isinstance(error, OSError):
+            raise FramegateError(f"cannot be read whole: {error}") from error
+        raise error
+
+    async def play() -> None:
+        nonlocal room
+        async with engine_of(clock=lambda: now_s[0]) as engine:
+            follower = Follower(engine, Source(tmp_path), opening=opening)
+            (tmp_path / "bundle").write_text("another")
+            for _ in range(3 * int(AGAIN_S)):
+                await follower.look()
+                now_s[0] += 1
+            assert opens == [0, AGAIN_S, 2 * AGAIN_S]
+            assert sum("stays out" in one for one in caplog.messages) == 1
+            assert sample(engine, "framegate_rejected_bundles_total") == 1
+            room = True
+            await follower.look()
+            assert engine.current.version == "b" * 12 and engine.rejected is None
 
     run(play())
 

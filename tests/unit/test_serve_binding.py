@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from framegate.contract import ConfigError
 from framegate.serve import binding
-from framegate.serve.binding import Tls, check_binding, grpc_credentials, is_loopback, names_to_answer, tls_of
+from framegate.serve.binding import Tls, check_binding, grpc_credentials, is_loopback, names_to_answer, tls_of, warn_of
 from framegate.serve.binding import uvicorn_options as options
 from framegate.serve.keys import Keys, new_key
 
@@ -174,14 +174,14 @@ def test_a_certificate_that_is_not_valid_now_is_refused(tmp_path: Path, start: t
 
 def test_a_certificate_about_to_end_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = pair(tmp_path, "a", end=3 * DAY)
-    tls_of(made.cert, made.key)
+    warn_of(made)
     assert "valid until" in caplog.text
 
 
 def test_a_private_key_that_others_may_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = pair(tmp_path, "a")
     made.key.chmod(0o644)
-    tls_of(made.cert, made.key)
+    warn_of(made)
     assert "private key" in caplog.text
 
 

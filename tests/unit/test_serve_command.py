@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from framegate.cli import main
-from framegate.serve import workers
+from framegate.serve import stop, workers
+from framegate.serve.limits import Limits
 
 
 @pytest.fixture(autouse=True)
 def supervised(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The settings that a server would have been started with."""
     found: list[object] = []
-    monkeypatch.setattr(workers, "supervise", found.append)
+    monkeypatch.setattr(workers, "supervise", lambda settings, stop: found.append(settings))
+    monkeypatch.setattr(stop, "Stop", lambda: None)  # it would take the signals of the tests
     return found
 
 
@@ -34,6 +36,7 @@ def refused(*words: str) -> str:
         (["--name", "a/b"], "--name 'a/b': use 1 to 64 letters, digits, '.', '_' or '-'"),
         (["--name", ""], "--name '': use 1 to 64 letters, digits, '.', '_' or '-'"),
         (["--name", ".."], "--name '..': use 1 to 64 letters, digits, '.', '_' or '-', and not dots alone"),
+        (["--name", "stats"], "--name stats: /v2/models/stats is the statistics of all models; choose another"),
         (["--new-key", ""], "key name '': use 1 to 64 letters, digits, '.', '_' or '-'"),
     ],
 )
@@ -59,3 +62,10 @@ def test_what_can_be_is_taken(tmp_path: Path, given: str, port: int | None, supe
     main(["serve", "--grpc-port", given, "--name", "net-1.0_b", "--ports-file", str(tmp_path / "ports.json")])
     (settings,) = supervised
     assert (settings.grpc_port, settings.name) == (port, "net-1.0_b")  # type: ignore[attr-defined]
+
+
+def test_the_help_says_whole_numbers_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    told = capsys.readouterr().out
+    assert f"default: {Limits().max_pixels}" in told and "e+" not in told

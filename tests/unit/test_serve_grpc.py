@@ -513,3 +513,20 @@ def test_calls_are_counted_by_their_outcome(client: Any, served: Served) -> None
     client.infer("framegate", frame(0))
     code(lambda: client.infer("nope", frame(0)))
     assert (outcomes(served, "OK"), outcomes(served, "NOT_FOUND")) == (before[0] + 1, before[1] + 1)
+
+
+def test_what_another_worker_accepted_is_answered_while_the_server_stops() -> None:
+    async def play() -> None:
+        async with inferring() as inference:
+            inference.engine.stopping.set()
+            server, port = make_server(inference, "127.0.0.1:0", counted=False)
+            await server.start()
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                frames = frames_of(1)
+                asked = pb.ModelInferRequest(model_name="framegate", raw_input_contents=[frames.tobytes()])
+                asked.inputs.add(name="frame", datatype="UINT8", shape=frames.shape)
+                answer = await service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(asked, timeout=20)
+            assert len(answer.outputs) == 2
+            await server.stop(None)
+
+    asyncio.run(play())

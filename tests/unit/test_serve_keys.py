@@ -188,12 +188,13 @@ def test_a_file_that_is_mended_is_read_again(file: Path) -> None:
 
 def test_a_file_that_others_may_read_is_warned_of(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(file, new_key("a")[1])
-    Keys(file)
-    file.chmod(0o640)
-    Keys(file)
-    assert not caplog.records
-    file.chmod(0o644)
-    Keys(file)
+    clock = Clock()
+    keys = Keys(file, clock)
+    for clock.now_s, mode in ((10, 0o600), (20, 0o640), (30, 0o644)):
+        assert not caplog.records
+        file.chmod(mode)
+        os.utime(file, (clock.now_s, clock.now_s))
+        keys.check(None)
     assert "other users may read" in caplog.text
 
 

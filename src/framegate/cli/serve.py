@@ -44,7 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     for name, field in Limits.model_fields.items():
         kind = int if field.annotation is int else float
-        text = f"{field.description}; default: {field.default:g}"
+        text = f"{field.description}; default: {field.default if kind is int else f'{field.default:g}'}"
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, default=field.default, metavar="N", help=text)
 
 
@@ -61,6 +61,8 @@ def check_words(parsed: argparse.Namespace) -> None:
     wrong = []
     if not NAME.fullmatch(parsed.name) or not parsed.name.strip("."):
         wrong.append(f"--name {parsed.name!r}: use 1 to 64 letters, digits, '.', '_' or '-', and not dots alone")
+    if parsed.name == "stats":
+        wrong.append("--name stats: /v2/models/stats is the statistics of all models; choose another")
     if not 0 <= parsed.port <= 65535:
         wrong.append(f"--port is {parsed.port}; expected 0 to 65535")
     if not -1 <= parsed.grpc_port <= 65535:
@@ -119,15 +121,19 @@ def run(parsed: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; exit code 0 then."""
     need_packages()
     from framegate.serve.keys import new_key
-    from framegate.serve.workers import supervise
 
     if parsed.new_key is not None:
         key, line = new_key(parsed.new_key)
         print(f"the key, shown only now: {key}", file=sys.stderr)
         print(line)
         return 0
+    from framegate.serve.stop import Stop
+
+    stop = Stop()  # before the imports that take seconds
+    from framegate.serve.workers import supervise
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     for noisy in ("httpx", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    supervise(settings_of(parsed))
+    supervise(settings_of(parsed), stop)
     return 0

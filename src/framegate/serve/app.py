@@ -46,7 +46,8 @@ class SpanOfTime(BaseModel):
 def create_app(engine: Engine, inference: Inference, peers: Peers, private: Path) -> FastAPI:
     """All routes of the server; uploads are kept in the folder `private` while they are in work."""
     summary = "Video models that the gate shipped, on live streams."
-    app = FastAPI(title="framegate", summary=summary, docs_url=None, redoc_url=None)  # those pages load foreign scripts
+    # the pages of docs load foreign scripts; FastAPI's own /openapi.json is no route that /metrics could name
+    app = FastAPI(title="framegate", summary=summary, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(ServeError, _as_json)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(ClientDisconnect, _nobody)
@@ -54,6 +55,7 @@ def create_app(engine: Engine, inference: Inference, peers: Peers, private: Path
     app.include_router(live_page(engine.name))
     _add_predict(app, engine, private)
     _add_metrics(app, engine)
+    _add_openapi(app)
 
     @app.websocket("/v1/streams/{model}")
     async def streams(socket: WebSocket, model: str) -> None:
@@ -135,3 +137,10 @@ def _add_metrics(app: FastAPI, engine: Engine) -> None:
     def metrics() -> Response:
         """Prometheus' text format."""
         return Response(engine.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_openapi(app: FastAPI) -> None:
+    @app.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    def openapi() -> Response:
+        """Every HTTP route."""
+        return json_response(app.openapi())

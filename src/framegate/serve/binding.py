@@ -86,13 +86,20 @@ def tls_of(cert: Path | None, key: Path | None) -> Tls | None:
             raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
     _check_certificate(cert)
     _check_pair(cert, key)
-    if readable_by_others(key):
-        logger.warning("%s: other users may read or write this private key; chmod 640 it", key)
     return Tls(cert, key)
 
 
-def _check_certificate(cert: Path) -> None:
-    """ConfigError when the first certificate is none or not valid now; a warning when it soon will not be."""
+def warn_of(tls: Tls) -> None:
+    """Log a warning when the certificate ends soon, and when others may read its key; `tls_of` checked them."""
+    end = _check_certificate(tls.cert)
+    if end - datetime.now(UTC) < WARN_BEFORE:
+        logger.warning("%s: valid until %s UTC only", tls.cert, f"{end:%Y-%m-%d %H:%M}")
+    if readable_by_others(tls.key):
+        logger.warning("%s: other users may read or write this private key; chmod 640 it", tls.key)
+
+
+def _check_certificate(cert: Path) -> datetime:
+    """When it ends. ConfigError when the first certificate is none or not valid now."""
     from cryptography import x509
 
     try:
@@ -102,8 +109,7 @@ def _check_certificate(cert: Path) -> None:
     start, end, now = first.not_valid_before_utc, first.not_valid_after_utc, datetime.now(UTC)
     if not start <= now <= end:
         raise ConfigError(f"{cert}: valid from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, not now; renew it")
-    if end - now < WARN_BEFORE:
-        logger.warning("%s: valid until %s UTC only", cert, f"{end:%Y-%m-%d %H:%M}")
+    return end
 
 
 def _check_pair(cert: Path, key: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from framegate.serve.errors import Stopping
@@ -13,19 +14,23 @@ from framegate.serve.guard import Guard
 from framegate.serve.metrics import Metrics
 from framegate.serve.rest import error_response
 
-HEAD_BYTES = 1 << 16  # of a request, once more than one piece of it came
+HEAD_BYTES = 1 << 16  # of a request before its body, and after any piece of it; beyond it no more is read
+# How a WebSocket is counted: a client may send any code from 3000 to 4999
+CLOSINGS = frozenset({"403", "1000", "1001", "1005", "1006", "1008", "1009", "1011", "1012", "1013", "4404"})
 
 
 class InFlight:
-    """Counts the HTTP requests in work and their outcomes; when `closing` is set, each answer closes its connection."""
+    """Counts HTTP requests in work, and outcomes of all; when `closing` is set, each answer closes its connection."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.count, self.closing, self._metrics = 0, False, metrics
 
     def around(self, app: ASGIApp, outcomes: bool) -> ASGIApp:
-        """The application, counted; `outcomes`: also its answers, which another worker counts otherwise."""
+        """The application, counted; `outcomes`: also how it answered, unless another worker counts that."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "websocket" and outcomes:
+                return await self._until_closed(app, scope, receive, send)
             if scope["type"] != "http":
                 return await app(scope, receive, send)
 
@@ -52,35 +57,72 @@ class InFlight:
 
         return counted
 
-    def _note(self, scope: Scope, message: Message) -> None:
+    async def _until_closed(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket, counted once by how it was closed: by whoever closed it first."""
+        accepted, closed = False, "1006"  # no goodbye
+
+        async def receiving() -> Message:
+            nonlocal closed
+            message = await receive()
+            if message["type"] == "websocket.disconnect" and closed == "1006":
+                closed = str(message.get("code") or 1005)
+            return message
+
+        async def sending(message: Message) -> None:
+            nonlocal accepted, closed
+            accepted = accepted or message["type"] == "websocket.accept"
+            if message["type"] == "websocket.close" and closed == "1006":
+                closed = str(message.get("code") or 1000) if accepted else "403"  # so uvicorn refuses a handshake
+            await send(message)
+
+        try:
+            await app(scope, receiving, sending)
+        except (WebSocketDisconnect, OSError):
+            raise  # the client is gone
+        except Exception:
+            closed = "1011"  # uvicorn tells the client
+            raise
+        finally:
+            self._count(scope, closed if closed in CLOSINGS else "other")
+
+    def _count(self, scope: Scope, outcome: str) -> None:
         route = getattr(scope.get("route"), "path", "none")  # the pattern, not the path: bounded
         if route != Guard.path:  # the guard counts what it refuses, WebSockets as well
-            self._metrics.request(route, str(message["status"]))
+            self._metrics.request(route, outcome)
+
+    def _note(self, scope: Scope, message: Message) -> None:
+        self._count(scope, str(message["status"]))
         if self.closing:
             message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Uvicorn's protocol with an end to the headers of a request: it parses what grows without end ever more slowly."""
+    """Uvicorn's protocol with an end to all that is no body: headers, trailers, and what stands around chunks.
 
-    _head_bytes = 0
-    _in_head = True
+    It parses what grows without end ever more slowly, and keeps it.
+    """
+
+    _bare_bytes = 0  # since the request began, or since the last piece of its body
 
     def data_received(self, data: bytes) -> None:
         """Close the connection on endless headers."""
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > len(data) and self._head_bytes > HEAD_BYTES:
-                self.send_400_response("Headers too long.")
-                return
+        if self._bare_bytes > HEAD_BYTES:
+            self.send_400_response("Headers too long.")
+            return
+        self._bare_bytes += len(data)
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
         """The body comes."""
-        self._in_head = False
+        self._bare_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of it."""
+        self._bare_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The next request may come."""
-        self._in_head, self._head_bytes = True, 0
+        self._bare_bytes = 0
         super().on_message_complete()

@@ -72,12 +72,13 @@ class Engine:
 
     def swap(self, opened: Opened) -> None:
         """Make it the version for new work. Streams stay where they are, for `version_s` at most."""
+        self.metrics.show_version(opened.info, opened.version, opened.runtime)  # first: nothing changed if it fails
+        seen = partial(self.metrics.observe_batch, opened.info.labels)
+        model = Model(opened, self.limits.max_batch, self._loop, seen)
         if self.versions:
             self.current.replaced_at = self.clock()
-        seen = partial(self.metrics.observe_batch, opened.info.labels)
-        self.versions += (Model(opened, self.limits.max_batch, self._loop, seen),)
+        self.versions += (model,)
         self.accept()
-        self.metrics.show_version(self.current.info, self.current.version, self.current.runtime)
 
     def reject(self, error: Exception) -> None:
         """Remember why what lies in the folder stays out."""

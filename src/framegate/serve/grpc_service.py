@@ -21,7 +21,7 @@ from framegate.serve import metadata
 from framegate.serve.errors import BadRequest, NotOffered, Overloaded, ServeError, Stopping, UnknownModel
 from framegate.serve.grpc_codec import decode_message, encode_message, parameters_of
 from framegate.serve.infer import Inference
-from framegate.serve.peers import Peers
+from framegate.serve.peers import PUSHBACK, Peers
 
 PROTOCOL = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 IN_FLIGHT = 64  # requests of one stream that are in work; more wait in the client
@@ -138,7 +138,7 @@ class Service:
     async def refuse(self, error: ServeError, context: Any) -> None:
         """End a call by an error, and count it."""
         self.count(error.grpc)
-        pushback = [("grpc-retry-pushback-ms", _ms(error))] if isinstance(error, Overloaded) else []
+        pushback = [(PUSHBACK, _ms(error))] if isinstance(error, Overloaded) else []
         await context.abort(grpc.StatusCode[error.grpc], str(error), tuple(pushback))
 
     async def ServerLive(self, request: Any, context: Any) -> Any:
@@ -192,7 +192,8 @@ class Service:
 
     async def _infer(self, message: Any, context: Any, before: asyncio.Task[None] | None = None) -> Any:
         """`before`: the request before it of its sequence, which it could overtake on the way to another worker."""
-        self.engine.refuse_when_stopping()
+        if self._counted:  # else another worker accepted it before
+            self.engine.refuse_when_stopping()
         self.engine.refuse_when_overloaded()
         asked = decode_message(message)
         if self.peers and (owner := self.peers.elsewhere(asked.parameters)) is not None:

@@ -151,6 +151,7 @@ class Guard:
         try:
             self._admit(scope, found, _bearer(found) or (keys[0] if keys else None))
         except ServeError as error:
+            scope["route"] = self  # what counters call it
             self.rules.refused(error)
             await _close(receive, send, chosen, error)
             return
@@ -163,7 +164,7 @@ class Guard:
                 message = {**message, "subprotocol": chosen}
             await send(message)
 
-        scope = {**scope, "subprotocols": [word for word in offered if not word.startswith(KEY_PREFIX)]}
+        scope["subprotocols"] = [word for word in offered if not word.startswith(KEY_PREFIX)]
         await self.app(scope, receive, accepting)
 
     # --- both -------------------------------------------------------------------------------------

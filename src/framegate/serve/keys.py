@@ -82,7 +82,6 @@ class Keys:
         try:
             self._signature = _signature(path)
             self._entries = _read(path)
-            _warn_if_open(path)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror}); --keys names a file of keys") from None
 
@@ -112,7 +111,7 @@ class Keys:
                 return
             self._signature = signature  # also of a broken file: it is read once
             self._entries = _read(self.path)
-            _warn_if_open(self.path)
+            warn_if_open(self.path)
         except OSError as error:
             self._signature = None  # when it is back it is read, even if it is the same file
             self._complain(f"{self.path}: cannot be read ({error.strerror})")
@@ -149,6 +148,7 @@ def readable_by_others(path: Path) -> bool:
     return os.name == "posix" and bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
 
 
-def _warn_if_open(path: Path) -> None:
+def warn_if_open(path: Path) -> None:
+    """Log a warning when others may read the key file: once at the start, and when it changes."""
     if readable_by_others(path):
         logger.warning("%s: other users may read or write it; chmod 640 it", path)

@@ -144,7 +144,7 @@ class Metrics:
         self._soon(self._phase[phase].observe, seconds)
 
     def request(self, route: str, outcome: str) -> None:
-        """One request has its answer; `outcome`: an HTTP status or a gRPC code."""
+        """One request has its answer; `outcome`: an HTTP status, a gRPC code, or how a WebSocket was closed."""
         self._soon(self._count_request, route, outcome)
 
     def _count_batch(self, labels: Sequence[str], batch: Batch) -> None:
@@ -203,7 +203,7 @@ class Metrics:
         total = sum(info.lineage.label_counts)
         for label, count in zip(info.labels, info.lineage.label_counts, strict=False):
             self._shown.append(self._trained.labels(label))
-            self._shown[-1].set(count / total)
+            self._shown[-1].set(count / total if total else 0.0)
 
     def show_accepted(self) -> None:
         """What lies in the served folder serves."""
@@ -221,6 +221,6 @@ class Metrics:
         self._shadow.labels("agreed" if agreed else "disagreed").inc()
         self._shadow_seconds.observe(seconds)
 
-    def shadow_skipped(self) -> None:
-        """A frame passed the shadow by."""
-        self._shadow.labels("skipped").inc()
+    def shadow_skipped(self, frames: int) -> None:
+        """Frames passed the shadow by."""
+        self._shadow.labels("skipped").inc(frames)

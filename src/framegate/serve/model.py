@@ -87,7 +87,7 @@ def _private_copy(folder: Path) -> Iterator[Path]:
         except FramegateError as error:
             raise type(error)(str(error).replace(str(copy), str(folder))) from None
         except (OSError, shutil.Error) as error:
-            raise FramegateError(f"{folder}: cannot be read whole: {error}") from None
+            raise FramegateError(f"{folder}: cannot be read whole: {error}") from error
 
 
 def warm(session: Session, max_batch: int) -> None:

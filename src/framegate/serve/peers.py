@@ -5,6 +5,8 @@ Workers know each other by Unix sockets in a folder that only this user may ente
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +23,12 @@ from framegate.serve.errors import Overloaded, ServeError
 from framegate.serve.infer import sequence_id
 
 THERE = ("inference-header-content-length", "content-type")  # headers that go with a request
+PUSHBACK = "grpc-retry-pushback-ms"  # of an answer: when to come back
+RECONNECT = (  # a worker that died is back within seconds; gRPC would look for it after two minutes
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
 BACK = ("inference-header-content-length", "content-type", "retry-after")
 
 
@@ -40,6 +48,10 @@ class Place:
         """Unix socket of a worker; `kind`: http or grpc."""
         return self.private / f"{kind}-{index}.sock"
 
+    def over(self, index: int) -> Path:
+        """The file that says that a worker which ends has answered all that it accepted."""
+        return self.private / f"over-{index}"
+
 
 class Peers:
     """Hands requests on, as they came, and their answers back; `timeout_s`: a little more than the owner's deadline."""
@@ -56,6 +68,15 @@ class Peers:
             await client.aclose()
         for channel in self._channels:
             await channel.close()
+
+    async def over(self) -> None:
+        """Say that all that was accepted here is answered; return when that is so everywhere."""
+        self.place.over(self.place.index).touch()
+        while any(not self._is_over(index) for index in range(self.place.count)):
+            await asyncio.sleep(0.05)
+
+    def _is_over(self, index: int) -> bool:
+        return self.place.over(index).exists() or not _listens(self.place.socket_of("http", index))
 
     def elsewhere(self, parameters: Mapping[str, Any]) -> int | None:
         """The worker that a request with these parameters belongs to, if it is not this one."""
@@ -86,19 +107,41 @@ class Peers:
         return self._http[index]
 
     async def infer(self, index: int, message: Any, left_s: float | None) -> Any:
-        """The answer of another worker's gRPC server to a ModelInferRequest. ServeError as that one gave it."""
+        """The answer of another worker's gRPC server to a ModelInferRequest. ServeError as that one gave it.
+
+        Overloaded while that one is being started again.
+        """
         if index not in self._grpc:
-            channel = grpc.aio.insecure_channel(f"unix:{self.place.socket_of('grpc', index)}")
+            channel = grpc.aio.insecure_channel(f"unix:{self.place.socket_of('grpc', index)}", RECONNECT)
             self._channels.append(channel)
             self._grpc[index] = GRPCInferenceServiceStub(channel)
         try:
             return await self._grpc[index].ModelInfer(message, timeout=left_s)
         except grpc.aio.AioRpcError as error:
-            if "failed to connect" in (error.details() or "").lower():
-                raise _gone() from None
-            failed = ServeError(error.details())
-            failed.grpc = error.code().name
-            raise failed from None
+            raise _as_told(error) from None
+
+
+def _as_told(error: grpc.aio.AioRpcError) -> ServeError:
+    """What the owner answered; where it answered nothing, that it has died."""
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        pushback = dict(error.trailing_metadata() or ()).get(PUSHBACK)
+        return _gone() if pushback is None else Overloaded(error.details() or "", int(pushback) / 1000)
+    failed = ServeError(error.details())
+    failed.grpc = error.code().name
+    return failed
+
+
+def _listens(path: Path) -> bool:
+    """Whether a process still accepts on a Unix socket: not one that has died, or that has not begun to."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.setblocking(False)
+        try:
+            one.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except BlockingIOError:  # its queue is full
+            return True
+    return True
 
 
 def _gone() -> Overloaded:

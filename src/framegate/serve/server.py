@@ -4,7 +4,7 @@ The end, after SIGTERM or Ctrl-C: readiness says no and every answer closes its 
 answered (`lag_s`, for load balancers to notice). Then live streams get their last answers and 1012, and new work is
 refused in words (503, UNAVAILABLE) for a moment: a listener that closes resets whatever waits in its queue, so nobody
 should be there any more. Then the listeners close, what was accepted is finished (`drain_s` at most), and the exit code
-is 0.
+is 0. Of several workers each answers the others until all have finished.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import itertools
 import logging
 import random
 import shutil
-import signal
 import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,13 @@ from framegate.serve.guard import Guard, Rules
 from framegate.serve.infer import Inference
 from framegate.serve.keys import Keys
 from framegate.serve.metrics import Metrics
-from framegate.serve.model import Model, open_folder
+from framegate.serve.model import Model
+from framegate.serve.opening import Opener
 from framegate.serve.peers import Peers, Place
 from framegate.serve.rest import Express
 from framegate.serve.settings import Settings
 from framegate.serve.shadow import Shadow, check_shadow
+from framegate.serve.stop import SIGNALS, Stop
 from framegate.serve.swap import Fingerprint, Follower, fingerprint
 
 IDLE_CONNECTION_S = 75
@@ -48,14 +49,24 @@ TIDY_EVERY_S = 1.0
 log = logging.getLogger(__name__)
 
 
-async def run(settings: Settings, sock: socket.socket, place: Place, started: Callable[[dict[str, int]], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; `started` gets the ports when requests are answered. FramegateError: it cannot."""
+async def run(
+    settings: Settings, sock: socket.socket, place: Place, started: Callable[[dict[str, int]], None], early: Stop
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; `started` gets the ports when requests are answered. FramegateError: it cannot.
+
+    `early`: what noticed those signals until now.
+    """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
+    if early.asked:
+        stop.set()
     async with AsyncExitStack() as stack:
         seen = fingerprint(settings.source.folder)
-        engine = await _open_engine(settings)
+        engine = await _engine_unless(stop, settings)
+        if engine is None:
+            log.info("stopped before it served")
+            return
         stack.push_async_callback(engine.close)
         server = _Server(settings, engine, place, seen)
         stack.push_async_callback(server.cancel)
@@ -65,16 +76,39 @@ async def run(settings: Settings, sock: socket.socket, place: Place, started: Ca
         await server.end()
 
 
-async def _open_engine(settings: Settings) -> Engine:
+async def _engine_unless(stop: asyncio.Event, settings: Settings) -> Engine | None:
+    """None when it is to stop before the engine is open; what is being opened is waited for, `drain_s` at most."""
+    if stop.is_set():
+        return None
+    opener = Opener()
+    opening = asyncio.create_task(_open_engine(settings, opener))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if opening.done():
+        return await opening
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(settings.limits.drain_s):
+            await opener.idle()
+    return None
+
+
+async def _open_engine(settings: Settings, opener: Opener) -> Engine:
     limits = settings.limits
-    opened = await asyncio.to_thread(open_folder, settings.source, limits.max_batch)
+    opened = await opener.open(settings.source, limits.max_batch)
     for remark in opened.remarks:
         log.warning("%s", remark)
     engine = Engine(opened, limits, Metrics(settings.low_confidence), settings.name)
     if settings.shadow:
-        candidate = await asyncio.to_thread(open_folder, settings.shadow.source, limits.max_batch)
-        model = Model(candidate, limits.max_batch, asyncio.get_running_loop(), lambda batch: None)
-        check_shadow(model, engine.current, settings.shadow.share)
+        try:
+            candidate = await opener.open(settings.shadow.source, limits.max_batch)
+            model = Model(candidate, limits.max_batch, asyncio.get_running_loop(), lambda batch: None)
+            check_shadow(model, engine.current, settings.shadow.share)
+        except BaseException:
+            await engine.close()
+            raise
         engine.shadow = Shadow(model, settings.shadow.share, engine.metrics, random.Random())
     return engine
 
@@ -99,12 +133,14 @@ class _Server:
     def __init__(self, settings: Settings, engine: Engine, place: Place, seen: Fingerprint) -> None:
         self._settings, self._engine, self._place = settings, engine, place
         self._tls = tls_of(settings.tls_cert, settings.tls_key)
-        self._seen = seen
         self._peers = Peers(place, engine.limits.deadline_ms / 1000 + 5)
+        place.over(place.index).unlink(missing_ok=True)  # of a worker that was here before
         self._requests = InFlight(engine.metrics)
-        self._http: list[_Uvicorn] = []
-        self._grpc: list[Any] = []
+        self._http: list[_Uvicorn] = []  # for clients, for the other workers
+        self._grpc: list[Any] = []  # the same
         self._tasks: list[asyncio.Task[Any]] = []
+        self._follower = Follower(engine, settings.source, settings.follow_every_s, seen=seen)
+        self._following: asyncio.Task[None] | None = None
         self.ports: dict[str, int] = {}
 
     async def start(self, sock: socket.socket) -> None:
@@ -130,9 +166,9 @@ class _Server:
                 app, None, counted=False, uds=str(place.socket_of("http", place.index)), **uvicorn_options(None)
             )
         await self._start_grpc(inference, keys)
-        follower = Follower(engine, settings.source, settings.follow_every_s, seen=self._seen)
+        self._following = asyncio.create_task(self._follower.follow())
         self._tasks += [
-            asyncio.create_task(follower.follow()),
+            self._following,
             asyncio.create_task(_tidy(inference)),
             asyncio.create_task(_collect_garbage()),
         ]
@@ -196,25 +232,36 @@ class _Server:
         engine.draining = self._requests.closing = True
         await asyncio.sleep(limits.lag_s)
         engine.stopping.set()
+        if self._following:
+            self._following.cancel()
         await asyncio.sleep(QUIET_S)
-        for http in self._http:
-            for listener in http.servers:
-                listener.close()
-        calls = [asyncio.create_task(one.stop(limits.drain_s)) for one in self._grpc]
+        for listener in self._http[0].servers:
+            listener.close()
+        calls = asyncio.gather(*(one.stop(limits.drain_s) for one in self._grpc[:1]))
         whole = True
         try:
             async with asyncio.timeout(limits.drain_s):
                 await asyncio.sleep(QUIET_S)
-                while self._requests.count or engine.live_streams:
-                    await asyncio.sleep(0.02)
+                await self._finish()
+                await asyncio.shield(calls)
+                if self._place.count > 1:
+                    await self._peers.over()
+                    await self._finish()
+                await self._follower.idle()
         except TimeoutError:
             whole = False
-            log.error("%g s were over: %d requests are cut off", limits.drain_s, self._requests.count)
-        await asyncio.gather(*calls)
+            if self._requests.count or engine.live_streams:
+                log.error("%g s were over: %d requests are cut off", limits.drain_s, self._requests.count)
+        await calls
+        await asyncio.gather(*(one.stop(None) for one in self._grpc[1:]))
         for http in self._http:
             http.should_exit, http.force_exit = True, not whole  # uvicorn would wait as long once more
         await asyncio.gather(*self._tasks[: len(self._http)])
         log.info("stopped")
+
+    async def _finish(self) -> None:
+        while self._requests.count or self._engine.live_streams:
+            await asyncio.sleep(0.02)
 
     async def cancel(self) -> None:
         """End what is left in the background."""

@@ -71,25 +71,35 @@ class ShadowLane:
 
     def offer(self, frames: Frames, champion: Floats) -> None:
         """A frame u8 [1,H,W,3] and the champion's logits [1,K] for it."""
-        self._lost = self._lost or len(self._waiting) >= WAITING
-        if self._lost:
-            self._shadow.metrics.shadow_skipped()
-            return
         self._waiting.append((frames, champion))
-        if not self._busy:
+        if self._lost or len(self._waiting) > WAITING:
+            self._lose()
+        elif not self._busy:
             self._next()
 
     def _next(self) -> None:
-        frames, champion = self._waiting.popleft()
-        self._busy, start = True, time.monotonic()
-        future = self._shadow.model.batcher.submit(frames, self._state, deadline_s=10.0)
+        frames, champion = self._waiting[0]
+        start = time.monotonic()
+        try:
+            future = self._shadow.model.batcher.submit(frames, self._state, deadline_s=10.0)
+        except RuntimeError:  # it is closed: the server ends
+            self._lose()
+            return
+        self._waiting.popleft()
+        self._busy = True
         future.add_done_callback(lambda done: self._compare(done, champion, start))
+
+    def _lose(self) -> None:
+        """What waits passes the candidate by, and all that comes."""
+        self._lost = True
+        self._shadow.metrics.shadow_skipped(len(self._waiting))
+        self._waiting.clear()
 
     def _compare(self, done: asyncio.Future[Answer], champion: Floats, start: float) -> None:
         self._busy = False
         if done.cancelled() or done.exception():
-            self._lost = True
-            self._shadow.metrics.shadow_skipped()
+            self._shadow.metrics.shadow_skipped(1)
+            self._lose()
             return
         logits, self._state = done.result()
         self._shadow.metrics.shadow_answered(bool(logits[0].argmax() == champion[0].argmax()), time.monotonic() - start)

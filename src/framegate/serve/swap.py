@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import math
 from pathlib import Path
 
 from framegate.contract import FramegateError
 from framegate.serve.engine import Engine
 from framegate.serve.model import Opened, Source, open_folder
+from framegate.serve.opening import Open, Opener
 
+AGAIN_S = 10.0  # a folder stays out for so long after no memory, a full disk, a file that cannot be read
 Fingerprint = tuple[tuple[str, int, int], ...]
 log = logging.getLogger(__name__)
 
@@ -23,45 +25,74 @@ class Follower:
         engine: Engine,
         source: Source,
         every_s: float = 1.0,
-        opening: Callable[[Source, int], Opened] = open_folder,
+        opening: Open = open_folder,
         seen: Fingerprint | None = None,
     ) -> None:
-        self._engine, self._source, self._every_s, self._opening = engine, source, every_s, opening
+        self._engine, self._source, self._every_s, self._opener = engine, source, every_s, Opener(opening)
         self._seen = fingerprint(source.folder) if seen is None else seen
+        self._again_at = math.inf  # seconds of the engine's clock
+        self._rejected: tuple[Fingerprint, str] | None = None  # what the log was told of last
+        self._complaint = ""
 
     async def follow(self) -> None:
         """Until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
-            await self.look()
-            await self._engine.tidy()
+            try:
+                await self.look()
+                await self._engine.tidy()
+            except Exception as error:  # else nobody would follow the folder any more
+                if repr(error) != self._complaint:
+                    log.exception("following %s goes on after an unforeseen error", self._source.folder)
+                self._complaint = repr(error)
+
+    async def idle(self) -> None:
+        """Return when no folder is being opened, also after `follow` was cancelled."""
+        await self._opener.idle()
 
     async def look(self) -> None:
-        """Swap in what lies in the folder now, if it changed since the last look."""
+        """Swap in what lies in the folder now, if it changed since the last look or is to be tried again."""
         found = await asyncio.to_thread(fingerprint, self._source.folder)
-        if found == self._seen:
+        if found == self._seen and self._engine.clock() < self._again_at:
             return
-        self._seen = found
-        engine = self._engine
+        self._seen, self._again_at = found, math.inf
         try:
-            opened = await asyncio.to_thread(self._opening, self._source, engine.limits.max_batch)
+            self._take(await self._opener.open(self._source, self._engine.limits.max_batch))
         except Exception as error:  # whatever a damaged file does to a parser: the version that serves goes on
-            log.error(
-                "%s stays out, version %s goes on: %s",
-                self._source.folder,
-                engine.current.version,
-                error,
-                exc_info=None if isinstance(error, FramegateError) else error,
-            )
-            engine.reject(error)
-            return
+            self._reject(found, error)
+
+    def _take(self, opened: Opened) -> None:
+        engine, before = self._engine, self._engine.current.version
+        self._rejected = None
         if self._is_current(opened):
+            if engine.rejected:
+                log.info("%s is good again: version %s, which serves", self._source.folder, before)
             engine.accept()
             opened.session.close()
             return
-        before = engine.current.version
-        engine.swap(opened)
+        try:
+            engine.swap(opened)
+        except BaseException:
+            opened.session.close()
+            raise
         log.info("version %s took over from %s: %s on %s", opened.version, before, opened.info.name, opened.runtime)
+
+    def _reject(self, found: Fingerprint, error: Exception) -> None:
+        """Say so once; what may pass by itself is tried again."""
+        if isinstance(error, OSError | MemoryError) or isinstance(error.__cause__, OSError):
+            self._again_at = self._engine.clock() + AGAIN_S
+        rejected = (found, type(error).__name__)  # not its text: that may name a temporary folder
+        if rejected == self._rejected:
+            return
+        self._rejected = rejected
+        log.error(
+            "%s stays out, version %s goes on: %s",
+            self._source.folder,
+            self._engine.current.version,
+            error,
+            exc_info=None if isinstance(error, FramegateError) else error,
+        )
+        self._engine.reject(error)
 
     def _is_current(self, opened: Opened) -> bool:
         current = self._engine.current

@@ -21,14 +21,14 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
 from typing import Any, NoReturn
 
 from framegate.contract import ConfigError, FramegateError, write_json
-from framegate.serve.binding import check_binding, tls_of
-from framegate.serve.keys import Keys
+from framegate.serve.binding import check_binding, tls_of, warn_of
+from framegate.serve.keys import Keys, warn_if_open
 from framegate.serve.peers import Place
 from framegate.serve.settings import Settings
+from framegate.serve.stop import Stop
 
 PAUSE_S = (0.5, 10.0)  # before a dead worker is started again: at first, at most
 UNIX_NAME_BYTES = 103  # of sun_path, without its end; Linux has four more
@@ -37,22 +37,30 @@ STEADY_S = 60.0  # a worker that lived so long starts again without a longer pau
 log = logging.getLogger(__name__)
 
 
-def supervise(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C; without workers the process ends here. FramegateError when it cannot."""
+def supervise(settings: Settings, stop: Stop) -> None:
+    """Serve until SIGTERM or Ctrl-C, of which `stop` knows; without workers the process ends here.
+
+    FramegateError when it cannot.
+    """
     if settings.workers < 1:
         raise ConfigError(f"--workers is {settings.workers}; expected 1 or more")
     keys, tls = Keys(settings.keys) if settings.keys else None, tls_of(settings.tls_cert, settings.tls_key)
+    if settings.keys:
+        warn_if_open(settings.keys)
+    if tls:
+        warn_of(tls)
     check_binding(settings.host, keys, tls, settings.insecure)
     raise_file_limit()
     with TemporaryDirectory(prefix="framegate-serve-") as private:  # 0700: sockets of workers, uploads
         if settings.workers > 1:
             check_sockets(Path(private))
-        sock = listen(settings.host, settings.port)
-        sock.listen(2048)
-        if settings.workers == 1:
-            serve_in_this_process(settings, sock, Place(0, 1, Path(private)), lambda ports: ready(settings, ports))
-        else:
-            _Supervisor(settings, sock, Path(private)).run()
+        with listen(settings.host, settings.port) as sock:
+            sock.listen(2048)
+            if settings.workers == 1:
+                place = Place(0, 1, Path(private))
+                serve_in_this_process(settings, sock, place, lambda ports: ready(settings, ports), stop)
+            else:
+                _Supervisor(settings, sock, Path(private), stop).run()
     if settings.workers == 1:
         leave()
 
@@ -66,8 +74,8 @@ def check_sockets(private: Path) -> None:
         )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound TCP socket; ConfigError when the address cannot be had."""
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
+    """A bound TCP socket; ConfigError when the address cannot be had, `option` being what chose the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -78,7 +86,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         found.close()
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or {option}"
         ) from None
     return found
 
@@ -94,7 +102,7 @@ def ready(settings: Settings, ports: dict[str, int]) -> None:
 
 
 def serve_in_this_process(
-    settings: Settings, sock: socket.socket, place: Place, started: Callable[[dict[str, int]], None]
+    settings: Settings, sock: socket.socket, place: Place, started: Callable[[dict[str, int]], None], stop: Stop
 ) -> None:
     """One server on an event loop of its own, until it is told to stop."""
     import uvloop
@@ -102,7 +110,7 @@ def serve_in_this_process(
     from framegate.serve.server import run
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings, sock, place, started))
+        runner.run(run(settings, sock, place, started, stop))
 
 
 def leave() -> NoReturn:
@@ -124,20 +132,17 @@ def raise_file_limit() -> None:
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, sock: socket.socket, private: Path) -> None:
-        self._settings, self._sock, self._private = settings, sock, private
+    def __init__(self, settings: Settings, sock: socket.socket, private: Path, stop: Stop) -> None:
+        self._settings, self._sock, self._private, self._stop = settings, sock, private, stop
         self._context = multiprocessing.get_context("spawn")
         self._ports = self._context.SimpleQueue()
         self._workers: dict[int, BaseProcess] = {}
         self._born: dict[int, float] = {}
         self._pause_s = dict.fromkeys(range(settings.workers), PAUSE_S[0])
         self._again_at: dict[int, float] = {}
-        self._stopping = False
         self._grpc_holder: socket.socket | None = None
 
     def run(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
         metrics = self._private / "metrics"
         metrics.mkdir()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
@@ -146,7 +151,7 @@ class _Supervisor:
         for index in range(self._settings.workers):
             self._start(index)
         self._wait_until_ready()
-        while self._workers and not self._stopping:
+        while self._workers and not self._stop.asked:
             self._mend()
         self._end()
 
@@ -154,7 +159,7 @@ class _Supervisor:
         port = self._settings.grpc_port or 0
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
         if port:  # two servers that both share the port would mix their clients: one that shares with nobody finds out
-            listen(self._settings.host, port).close()
+            listen(self._settings.host, port, "--grpc-port").close()
         self._grpc_holder = socket.socket(family, socket.SOCK_STREAM)
         self._grpc_holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
@@ -177,7 +182,7 @@ class _Supervisor:
         ports: dict[str, int] = {}
         for _ in range(self._settings.workers):
             while self._ports.empty():
-                if self._stopping:
+                if self._stop.asked:
                     return
                 dead = [one for one in self._workers.values() if not one.is_alive()]
                 if dead:
@@ -193,8 +198,10 @@ class _Supervisor:
             wait(alive, timeout=0.2)
         else:
             time.sleep(0.2)
+        while not self._ports.empty():  # of those that started again: a full pipe would hold them up
+            self._ports.get()
         for index, process in list(self._workers.items()):
-            if process.is_alive() or self._stopping:
+            if process.is_alive() or self._stop.asked:
                 continue
             if index not in self._again_at:
                 self._again_at[index] = time.monotonic() + self._bury(index, process)
@@ -213,12 +220,8 @@ class _Supervisor:
         log.error("worker %d died (exit code %s); its streams are lost; another starts", index, process.exitcode)
         return 0.0 if steady else pause_s
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._stopping = True
-
     def _end(self) -> None:
         """Every worker ends as a single server does; one that does not is killed."""
-        self._stopping = True
         for process in self._workers.values():
             if process.is_alive() and process.pid:
                 os.kill(process.pid, signal.SIGTERM)
@@ -235,6 +238,7 @@ class _Supervisor:
 
 def _work(settings: Settings, sock: socket.socket, place: Place, ports: Any) -> None:
     """A worker process."""
+    stop = Stop()
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s %(levelname)s worker {place.index}: %(message)s", stream=sys.stderr
     )
@@ -242,7 +246,7 @@ def _work(settings: Settings, sock: socket.socket, place: Place, ports: Any) -> 
         logging.getLogger(noisy).setLevel(logging.WARNING)
     threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     try:
-        serve_in_this_process(settings, sock, place, ports.put)
+        serve_in_this_process(settings, sock, place, ports.put, stop)
     except FramegateError as error:
         log.error("%s", error)
         sys.exit(1)
