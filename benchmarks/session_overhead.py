@@ -111,11 +111,9 @@ def open_bare(bundle: Bundle, runtime: str) -> Step:
 
 
 def _bare_openvino(graph: Path, bundle: Bundle) -> Step:
-    import openvino as ov
+    from framegate.runtime.openvino import compile_settings, the_core
 
-    from framegate.runtime.openvino import compile_settings
-
-    core, spec = ov.Core(), bundle.info.clip
+    core, spec = the_core(), bundle.info.clip
     model = core.read_model(str(graph))
     model.reshape({"frame": [1, spec.height, spec.width, 3], "state": [1, bundle.info.state_size]})
     request = core.compile_model(model, "CPU", compile_settings("openvino", threads=1)).create_infer_request()

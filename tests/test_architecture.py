@@ -25,7 +25,7 @@ TRAINING = {
 }
 FLOORS = {
     "contract": 0, "video": 1, "media": 1, "splits": 1, "folder": 1, "decoding": 1, "shards": 1, "index": 1,
-    "signature": 1, "dvclock": 1, "resampling": 1,
+    "signature": 1, "dvclock": 1, "signals": 1, "resampling": 1,
     "models": 2, "data": 2, "runtime": 2, "timeline": 2, "alerts": 2, "training": 3, "graph": 3, "quantize": 3, "export": 3, "bench": 3, "engine": 3, "gate": 3,
     "compress": 4, "report": 4, "promotion": 4, "verify": 4, "triton": 4, "serve": 5, "watch": 5, "cli": 5, "track": 5,
 }  # fmt: skip

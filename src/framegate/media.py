@@ -7,7 +7,6 @@ a data set (`folder`, `index`), and storing decoded frames (`shards`).
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,17 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from framegate.contract import ClipSpec, MediaError, MediaTooLarge
 from framegate.resampling import resample
-from framegate.video import MediaLimits, Pixels, TimedFrame, check_file, check_size, probe_seconds, read_video
+from framegate.video import (
+    JPEG_MAGIC,
+    MediaLimits,
+    Pixels,
+    TimedFrame,
+    check_file,
+    check_scans,
+    check_size,
+    probe_seconds,
+    read_video,
+)
 
 __all__ = [
     "IMAGE_FORMATS",
@@ -48,10 +57,7 @@ __all__ = [
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mkv", ".avi", ".mov", ".webm"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-JPEG_MAGIC = b"\xff\xd8\xff"
 ORIENTED = (b"Exif\0", b"tiff:Orientation")  # a picture that may have to be turned
-JPEG_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")  # those that libjpeg neither skips nor stops at
-SCANS = 100  # of a JPEG, as libtiff limits them; encoders make a dozen at most, and each decodes every pixel once more
 SENT_FORMATS = ("JPEG", "PNG", "WebP")  # what clients may send
 IMAGE_FORMATS = (*SENT_FORMATS, "BMP", "GIF", "TIFF")
 TILE_TAGS = (322, 323)  # width and height of a TIFF's tiles
@@ -151,21 +157,9 @@ def decode_image(
     or a JPEG of absurdly many scans. JPEG takes a short cut through libjpeg-turbo that gives the very pixels of Pillow,
     in two thirds of the time.
     """
-    _check_scans(data, name)
+    check_scans(data, name)
     plain = _plain_jpeg(data, limits, name)
     return plain if plain is not None else _decode_by_pillow(data, limits, name, formats)
-
-
-def _check_scans(data: bytes, name: Path | str) -> None:
-    """A progressive JPEG of 100 kB can hold thousands of scans, and so keep a decoder busy for minutes."""
-    if not data.startswith(JPEG_MAGIC) or data.count(b"\xff\xda") <= SCANS:
-        return
-    position, scans = len(JPEG_MAGIC) - 1, 0  # one by one: a thumbnail or what a camera appends may have some as well
-    while (found := JPEG_MARKER.search(data, position)) and found[1] != b"\xd9":
-        scans += found[1] == b"\xda"
-        if scans > SCANS:
-            raise MediaError(name, f"a JPEG of more than {SCANS} scans, the limit")
-        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
 
 
 def _plain_jpeg(data: bytes, limits: MediaLimits, name: Path | str) -> Pixels | None:

@@ -6,6 +6,7 @@ the frame rate and size that a model wants (`media`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,12 @@ Pixels = NDArray[np.uint8]  # u8 [h,w,3] RGB, 0..255
 CONTAINERS = "mov,matroska,avi,mpegts"  # never playlists: they can name other files
 TRUNCATED_BELOW = 0.9  # decoded share of the declared frames or seconds
 UNKNOWN_FRAME_S = 0.04  # when neither header nor times say
+JPEG_MAGIC = b"\xff\xd8\xff"
+JPEG_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")  # those that libjpeg neither skips nor stops at
+JPEG_SCAN, JPEG_END = b"\xda", b"\xd9"
+JPEG_CODECS = ("mjpeg", "amv", "sp5x")  # with markers in their frames
+SCANS = 100  # of a JPEG, as libtiff limits them; encoders make a dozen at most, and each decodes every pixel once more
+MARKERS = 10_000  # before the first scan, or between scans that are many
 SPARE_PIXELS = 1 << 20  # decoders hold their own scratch memory against the limit as well
 
 _FAILURES = (av.error.FFmpegError, ValueError, OverflowError, MemoryError)  # of a decoder on a bad file
@@ -66,6 +73,22 @@ def check_size(path: Path | str, width: int, height: int, limits: MediaLimits) -
         raise MediaTooLarge(path, f"frames of {width} x {height} pixels; the limit is {limits.max_pixels:,} pixels")
 
 
+def check_scans(data: bytes, name: Path | str) -> None:
+    """MediaError for a JPEG of absurdly many parts: one of 100 kB can hold thousands of scans, minutes of a decoder."""
+    if not data.startswith(JPEG_MAGIC):
+        return
+    many, scans, position = data.count(b"\xff" + JPEG_SCAN) > SCANS, 0, len(JPEG_MAGIC) - 1
+    for _ in range(MARKERS):  # one by one: a thumbnail or what a camera appends may have scans as well
+        found = JPEG_MARKER.search(data, position)
+        if not found or found[1] == JPEG_END or (found[1] == JPEG_SCAN and not many):
+            return
+        scans += found[1] == JPEG_SCAN
+        if scans > SCANS:
+            raise MediaError(name, f"a JPEG of more than {SCANS} scans, the limit")
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    raise MediaError(name, f"a JPEG of more than {MARKERS:,} parts, the limit")
+
+
 # --- decoding ---------------------------------------------------------------------------------
 
 
@@ -81,10 +104,8 @@ def read_video(path: Path, limits: MediaLimits) -> Iterator[TimedFrame]:
             yield from _decode(path, container, limits)
         except _FAILURES as error:
             if isinstance(error, av.error.ArgumentError) and not container.streams.video[0].codec_context.width:
-                reason = (
-                    f"a frame is far larger than {limits.max_pixels:,} pixels, the limit"  # or of no size that can be
-                )
-                raise MediaTooLarge(path, reason) from None
+                far = f"far larger than {limits.max_pixels:,} pixels, the limit"
+                raise MediaTooLarge(path, f"a frame is {far}, or of no size that can be") from None
             raise MediaError(path, f"corrupt video: {_why(error)}") from None
 
 
@@ -121,11 +142,18 @@ def video_stream(name: Path | str, container: av.container.InputContainer, limit
     return stream
 
 
+def frames_of(packet: av.Packet[av.VideoStream], name: Path | str) -> list[av.VideoFrame]:
+    """What a packet of a video stream gives. MediaError: a JPEG that no image may be; FFmpeg's errors as they are."""
+    if packet.stream.codec_context.name in JPEG_CODECS and bytes(packet).count(b"\xff" + JPEG_SCAN) > SCANS:
+        raise MediaError(name, f"a frame is a JPEG of more than {SCANS} scans, the limit")
+    return [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
+
+
 def _decode(path: Path, container: av.container.InputContainer, limits: MediaLimits) -> Iterator[TimedFrame]:
     stream = video_stream(path, container, limits)
     clock = _Clock(float(1 / stream.average_rate) if stream.average_rate else UNKNOWN_FRAME_S)
     count, time_s = 0, 0.0
-    for frame in container.decode(stream):
+    for frame in (frame for packet in container.demux(stream) for frame in frames_of(packet, path)):
         time_s = clock.place(None if frame.pts is None or not frame.time_base else float(frame.pts * frame.time_base))
         count += 1
         check_size(path, frame.width, frame.height, limits)

@@ -22,7 +22,6 @@ from benchmarks.swap_clients import Count
 from benchmarks.swap_oracle import Oracle
 from benchmarks.swaps import Result, Served, load, stop_under_load
 from tests.bundles import WEIGHTS, make_bundle
-from tests.planted_images import jpegs, scanned
 from tests.running import INFER, PREDICT, Server, asked, eventually, logits_of, message, offline, pictures, video
 from tests.served import color
 
@@ -161,11 +160,15 @@ def test_a_client_that_stalls_is_cut_off_at_the_deadline_of_the_end(start, bundl
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_file_that_keeps_its_decoder_busy_does_not_keep_the_server(
-    start, bundle: Path, tmp_path: Path, workers: str
+    start, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
-    """Half a minute in one call of the decoder, which nothing can interrupt."""
+    """A minute in one call of the decoder, which nothing can interrupt."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time, framegate.video as video\nvideo.frames_of = lambda packet, name: time.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     server = start(bundle, "--workers", workers, "--drain-s", "1")
-    file = jpegs(tmp_path / "slow.mkv", [scanned(100_000, side=2048)] * 2).read_bytes()
+    file = video(tmp_path / "slow.mp4", [0, 1]).read_bytes()
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.post, PREDICT, content=file)
         eventually(lambda: server.metric("framegate_streams", kind="upload") == 1, "it is in work")

@@ -21,7 +21,6 @@ from framegate.serve import server
 from framegate.serve.errors import BadRequest, Overloaded, UnknownModel
 from framegate.serve.limits import Limits
 from framegate.serve.model import Model, Opened, Source, open_folder
-from framegate.serve.opening import Opener
 from framegate.serve.settings import Settings
 from framegate.serve.shadow import WAITING, Shadow, check_shadow
 from framegate.serve.swap import AGAIN_S, Follower
@@ -346,8 +345,8 @@ def test_nobody_waits_for_a_folder_that_is_being_opened(tmp_path: Path, monkeypa
             await asyncio.sleep(0.1)
             following.cancel()
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(follower.idle(), 0.1)
-        monkeypatch.setattr(server, "Opener", partial(Opener, opening))
+                await asyncio.wait_for(follower.idle(60), 0.1)
+        monkeypatch.setattr(server, "open_folder", opening)
         stop, limits = asyncio.Event(), Limits(drain_s=0.1)
         asyncio.get_running_loop().call_later(0.1, stop.set)
         assert await server._engine_unless(stop, Settings(Source(tmp_path), limits=limits)) is None

@@ -319,6 +319,20 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_they_are_decoded(tmp_pat
     assert decode_image(scanned(100), LIMITS, "a").shape == (16, 16, 3)
 
 
+def test_a_film_of_jpegs_is_held_to_the_same(tmp_path: Path) -> None:
+    whole = jpegs(tmp_path / "whole.mkv", [scanned(100, side=64)] * 3)
+    assert len(list(read_video(whole, LIMITS))) == 3
+    bad = jpegs(tmp_path / "bad.mkv", [scanned(3, side=64), scanned(101, side=64)])
+    assert refused(bad) == "a frame is a JPEG of more than 100 scans, the limit"
+
+
+def test_a_jpeg_of_endless_parts_is_refused_before_they_are_read() -> None:
+    data = scanned(3)
+    parts = data[:2] + b"\xff\xe1\x00\x02" * 100_000 + data[2:]
+    with pytest.raises(MediaError, match="more than 10,000 parts"):
+        decode_image(parts, LIMITS, "a")
+
+
 @pytest.mark.parametrize("hidden", [b"\xff\xd9", b"\xff\x02\xff\xff", b"\xff\xe1\x00\x04\xff\xd9", b"\xff\xff"])
 def test_scans_are_counted_whatever_stands_before_them(hidden: bytes) -> None:
     """What libjpeg skips is no end."""

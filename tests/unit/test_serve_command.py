@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from framegate.cli import main
-from framegate.serve import stop, workers
+from framegate.serve import workers
 from framegate.serve.limits import Limits
 
 
@@ -13,8 +13,7 @@ from framegate.serve.limits import Limits
 def supervised(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The settings that a server would have been started with."""
     found: list[object] = []
-    monkeypatch.setattr(workers, "supervise", lambda settings, stop: found.append(settings))
-    monkeypatch.setattr(stop, "Stop", lambda: None)  # it would take the signals of the tests
+    monkeypatch.setattr(workers, "supervise", lambda settings, stopped: found.append(settings))
     return found
 
 

@@ -1,6 +1,7 @@
 """An upload's decoder stops when nobody takes its answers any more, however much of the file a tick holds."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from framegate.contract import MediaError
 from framegate.media import TimedFrame
 from framegate.serve import predict
+from framegate.serve.errors import Overloaded
 from framegate.serve.predict import Uploads
 from tests.bundles import SPEC
 from tests.served import engine_of, run
@@ -84,6 +86,27 @@ def test_a_request_that_is_cancelled_stops_its_decoder(dense: Dense, caplog: pyt
 
     run(main())
     assert caplog.records == []
+
+
+def test_a_decoder_that_nothing_interrupts_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    def stuck(*_: Any) -> Iterator[TimedFrame]:
+        assert gate.wait(60)
+        yield TimedFrame(0.0, PICTURE)
+
+    monkeypatch.setattr(predict, "read_frames", stuck)
+
+    async def main() -> None:
+        async with engine_of(max_uploads=1, deadline_ms=200) as engine:
+            uploads = Uploads(engine)
+            assert await said(uploads, 0) == [engine.current.version]
+            with pytest.raises(Overloaded, match="1 files are in work"):
+                await said(uploads, 0)
+            gate.set()
+            assert len(await said(uploads, 10)) == 2
+
+    run(main())
 
 
 def test_a_file_that_turns_out_to_be_damaged_after_its_client_left_is_nobodys_error(

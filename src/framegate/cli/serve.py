@@ -127,13 +127,13 @@ def run(parsed: argparse.Namespace) -> int:
         print(f"the key, shown only now: {key}", file=sys.stderr)
         print(line)
         return 0
-    from framegate.serve.stop import Stop
+    from framegate.signals import noted
 
-    stop = Stop()  # before the imports that take seconds
-    from framegate.serve.workers import supervise
+    with noted() as stopped:  # before the imports that take seconds
+        from framegate.serve.workers import supervise
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "uvicorn"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    supervise(settings_of(parsed), stop)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        for noisy in ("httpx", "uvicorn"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        supervise(settings_of(parsed), stopped)
     return 0

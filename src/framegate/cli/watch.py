@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Until every camera ends, or SIGTERM or Ctrl-C: 0 then; 1 when every camera failed."""
-    from framegate.watch.signals import noted
+    from framegate.signals import noted
 
     with noted() as stopped:  # what follows takes a second
         _need_packages()

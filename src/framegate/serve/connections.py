@@ -107,7 +107,7 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Close the connection on endless headers."""
         if self._bare_bytes > HEAD_BYTES:
-            self.send_400_response("Headers too long.")
+            self.send_400_response("Too much that is no body.")
             return
         self._bare_bytes += len(data)
         super().data_received(data)

@@ -72,9 +72,9 @@ class Engine:
 
     def swap(self, opened: Opened) -> None:
         """Make it the version for new work. Streams stay where they are, for `version_s` at most."""
-        self.metrics.show_version(opened.info, opened.version, opened.runtime)  # first: nothing changed if it fails
         seen = partial(self.metrics.observe_batch, opened.info.labels)
         model = Model(opened, self.limits.max_batch, self._loop, seen)
+        self.metrics.show_version(opened.info, opened.version, opened.runtime)
         if self.versions:
             self.current.replaced_at = self.clock()
         self.versions += (model,)

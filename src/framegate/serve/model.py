@@ -53,6 +53,10 @@ class Opened:
         number = self.promotion.number if self.promotion else None
         return str(number) if number is not None else self.info.digest[:12]
 
+    def close(self) -> None:
+        """It will not serve."""
+        self.session.close()
+
 
 def open_folder(source: Source, max_batch: int) -> Opened:
     """Check, open and warm a copy of the folder, so that what was checked is what runs. Takes seconds.
@@ -85,7 +89,7 @@ def _private_copy(folder: Path) -> Iterator[Path]:
             shutil.copytree(folder, copy)
             yield copy
         except FramegateError as error:
-            raise type(error)(str(error).replace(str(copy), str(folder))) from None
+            raise type(error)(str(error).replace(str(copy), str(folder))) from error.__cause__
         except (OSError, shutil.Error) as error:
             raise FramegateError(f"{folder}: cannot be read whole: {error}") from error
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,23 +57,29 @@ class Uploads:
                 await self._turn.acquire()
         except TimeoutError:
             raise Overloaded(f"{engine.limits.max_uploads} files are in work; come back later", 2.0) from None
-        stream = None
+        stream, decoding = None, _Decoding(self._pool)
         try:
             stream = engine.open_stream("upload")
             yield stream.model.version
-            async with aclosing(self._spans(stream, path, gone)) as found:
+            ticks = to_clip(decoding.until_ended(read_frames(path, engine.limits.media)), stream.model.clip)
+            async with aclosing(_spans(stream, decoding.chunks(ticks, gone))) as found:
                 async for span in found:
                     labels = ranked(span.shares, stream.model.labels, top)
                     yield {"start_s": span.start_s, "end_s": span.end_s, "labels": labels}
+        except MediaError as error:
+            kind = TooLarge if isinstance(error, MediaTooLarge) else BadRequest
+            raise kind(f"the file: {error.reason}") from None
         finally:
-            self._turn.release()
+            decoding.end(self._turn.release)
             if stream:
                 stream.close()
 
-    async def _spans(self, stream: Stream, path: Path, gone: Gone) -> AsyncGenerator[Span, None]:
-        spans = Spans(1 / stream.model.clip.fps)
-        async with aclosing(self._frames(stream, path, gone)) as frames:
-            async for frame in frames:
+
+async def _spans(stream: Stream, chunks: AsyncGenerator[list[ClipFrame], None]) -> AsyncGenerator[Span, None]:
+    spans = Spans(1 / stream.model.clip.fps)
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            for frame in chunk:
                 if frame.cut:
                     stream.reset()
                     if ended := spans.end():
@@ -81,44 +87,55 @@ class Uploads:
                 logits = await stream.step(frame.pixels, patient=True)
                 if ended := spans.add(frame.time_s, softmax(logits)):
                     yield ended
-        if last := spans.end():
-            yield last
+    if last := spans.end():
+        yield last
 
-    async def _frames(self, stream: Stream, path: Path, gone: Gone) -> AsyncGenerator[ClipFrame, None]:
-        """The file's ticks, decoded in a thread, a chunk at a time; it stops as soon as nobody takes them any more."""
-        over = threading.Event()
-        source = _until(over, read_frames(path, self._engine.limits.media))
-        ticks = to_clip(source, stream.model.clip)
-        try:
-            while chunk := await self._taken(ticks, gone):
-                for frame in chunk:
-                    yield frame
-        except MediaError as error:
-            kind = TooLarge if isinstance(error, MediaTooLarge) else BadRequest
-            raise kind(f"the file: {error.reason}") from None
-        finally:
-            over.set()
 
-    async def _taken(self, ticks: Iterator[ClipFrame], gone: Gone) -> list[ClipFrame]:
-        """The next ticks; none at the end of the file, or when the client left."""
-        work = asyncio.get_running_loop().run_in_executor(self._pool, _take, ticks)
+class _Decoding:
+    """A file's way through a thread of the pool, a chunk at a time, until it is ended.
+
+    The thread looks up at every frame of the file, but nothing interrupts it within one: it keeps its turn until then.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool, self._over = pool, threading.Event()
+        self._work: Future[list[ClipFrame]] | None = None
+
+    def until_ended(self, frames: Iterable[TimedFrame]) -> Iterator[TimedFrame]:
+        """The file's frames, no more after the end."""
+        for frame in frames:
+            if self._over.is_set():
+                return
+            yield frame
+
+    async def chunks(self, ticks: Iterator[ClipFrame], gone: Gone) -> AsyncGenerator[list[ClipFrame], None]:
+        """The ticks; no more when the client left."""
+        while chunk := await self._take(ticks, gone):
+            yield chunk
+
+    async def _take(self, ticks: Iterator[ClipFrame], gone: Gone) -> list[ClipFrame]:
+        self._work = self._pool.submit(lambda: list(islice(ticks, CHUNK)))
+        coming = asyncio.wrap_future(self._work)
         try:
-            while not (await asyncio.wait({work}, timeout=LOOK_UP_S))[0]:
+            while not (await asyncio.wait({coming}, timeout=LOOK_UP_S))[0]:
                 if await gone():
                     return []
-            chunk = await work
+            chunk = await coming
             return [] if await gone() else chunk
         finally:
-            if not work.cancel():
-                work.exception()  # else asyncio would log what it was, if this was cancelled just then
+            if not coming.cancel():
+                coming.exception()  # else asyncio would log what it was, if this was cancelled just then
 
+    def end(self, then: Callable[[], Any]) -> None:
+        """Nothing is taken any more; `then` is called on the loop, when the thread has noticed."""
+        self._over.set()
+        loop = asyncio.get_running_loop()
 
-def _until(over: threading.Event, frames: Iterable[TimedFrame]) -> Iterator[TimedFrame]:
-    for frame in frames:
-        if over.is_set():
-            return
-        yield frame
+        def ended(_: Future[list[ClipFrame]]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody has a turn any more
+                loop.call_soon_threadsafe(then)
 
-
-def _take(ticks: Iterator[ClipFrame]) -> list[ClipFrame]:
-    return list(islice(ticks, CHUNK))
+        if self._work is None or self._work.done():
+            then()
+        else:
+            self._work.add_done_callback(ended)

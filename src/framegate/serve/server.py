@@ -17,7 +17,7 @@ import random
 import shutil
 import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from framegate.serve.app import create_app
+from framegate.serve.aside import Aside
 from framegate.serve.binding import grpc_credentials, names_to_answer, tls_of, uvicorn_options
 from framegate.serve.connections import BoundedHttp, InFlight
 from framegate.serve.engine import Engine
@@ -34,14 +35,13 @@ from framegate.serve.guard import Guard, Rules
 from framegate.serve.infer import Inference
 from framegate.serve.keys import Keys
 from framegate.serve.metrics import Metrics
-from framegate.serve.model import Model
-from framegate.serve.opening import Opener
+from framegate.serve.model import Model, Opened, open_folder
 from framegate.serve.peers import Peers, Place
 from framegate.serve.rest import Express
 from framegate.serve.settings import Settings
 from framegate.serve.shadow import Shadow, check_shadow
-from framegate.serve.stop import SIGNALS, Stop
 from framegate.serve.swap import Fingerprint, Follower, fingerprint
+from framegate.signals import Asked, setting
 
 IDLE_CONNECTION_S = 75
 QUIET_S = 0.3  # between the refusals and the close of the listeners, and after that: a request may be on its way
@@ -50,23 +50,22 @@ log = logging.getLogger(__name__)
 
 
 async def run(
-    settings: Settings, sock: socket.socket, place: Place, started: Callable[[dict[str, int]], None], early: Stop
+    settings: Settings, sock: socket.socket, place: Place, started: Callable[[dict[str, int]], None], stopped: Asked
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; `started` gets the ports when requests are answered. FramegateError: it cannot.
 
-    `early`: what noticed those signals until now.
+    `stopped`: whether one of those signals came before.
     """
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, stop.set)
-    if early.asked:
-        stop.set()
+    stop = asyncio.Event()
     async with AsyncExitStack() as stack:
-        seen = fingerprint(settings.source.folder)
-        engine = await _engine_unless(stop, settings)
-        if engine is None:
+        stack.enter_context(setting(stop))
+        if stopped():
+            stop.set()
+        opened = await _engine_unless(stop, settings)
+        if opened is None:
             log.info("stopped before it served")
             return
+        engine, seen = opened
         stack.push_async_callback(engine.close)
         server = _Server(settings, engine, place, seen)
         stack.push_async_callback(server.cancel)
@@ -76,12 +75,15 @@ async def run(
         await server.end()
 
 
-async def _engine_unless(stop: asyncio.Event, settings: Settings) -> Engine | None:
-    """None when it is to stop before the engine is open; what is being opened is waited for, `drain_s` at most."""
+async def _engine_unless(stop: asyncio.Event, settings: Settings) -> tuple[Engine, Fingerprint] | None:
+    """With what lay in the folder before; None when it is to stop before the engine is open.
+
+    What is being opened then is waited for, `drain_s` at most.
+    """
     if stop.is_set():
         return None
-    opener = Opener()
-    opening = asyncio.create_task(_open_engine(settings, opener))
+    aside = Aside()
+    opening = asyncio.create_task(_open_engine(settings, aside))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -89,28 +91,28 @@ async def _engine_unless(stop: asyncio.Event, settings: Settings) -> Engine | No
         return await opening
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(settings.limits.drain_s):
-            await opener.idle()
+    await aside.idle(settings.limits.drain_s)
     return None
 
 
-async def _open_engine(settings: Settings, opener: Opener) -> Engine:
+async def _open_engine(settings: Settings, aside: Aside) -> tuple[Engine, Fingerprint]:
     limits = settings.limits
-    opened = await opener.open(settings.source, limits.max_batch)
+    seen = await aside.call(fingerprint, settings.source.folder)
+    opened = await aside.call(open_folder, settings.source, limits.max_batch, unwanted=Opened.close)
     for remark in opened.remarks:
         log.warning("%s", remark)
     engine = Engine(opened, limits, Metrics(settings.low_confidence), settings.name)
     if settings.shadow:
         try:
-            candidate = await opener.open(settings.shadow.source, limits.max_batch)
+            source = settings.shadow.source
+            candidate = await aside.call(open_folder, source, limits.max_batch, unwanted=Opened.close)
             model = Model(candidate, limits.max_batch, asyncio.get_running_loop(), lambda batch: None)
             check_shadow(model, engine.current, settings.shadow.share)
         except BaseException:
             await engine.close()
             raise
         engine.shadow = Shadow(model, settings.shadow.share, engine.metrics, random.Random())
-    return engine
+    return engine, seen
 
 
 def _empty_folder(path: Path) -> Path:
@@ -140,7 +142,6 @@ class _Server:
         self._grpc: list[Any] = []  # the same
         self._tasks: list[asyncio.Task[Any]] = []
         self._follower = Follower(engine, settings.source, settings.follow_every_s, seen=seen)
-        self._following: asyncio.Task[None] | None = None
         self.ports: dict[str, int] = {}
 
     async def start(self, sock: socket.socket) -> None:
@@ -166,12 +167,7 @@ class _Server:
                 app, None, counted=False, uds=str(place.socket_of("http", place.index)), **uvicorn_options(None)
             )
         await self._start_grpc(inference, keys)
-        self._following = asyncio.create_task(self._follower.follow())
-        self._tasks += [
-            self._following,
-            asyncio.create_task(_tidy(inference)),
-            asyncio.create_task(_collect_garbage()),
-        ]
+        self._tasks += map(asyncio.create_task, (self._follower.follow(), _tidy(inference), _collect_garbage()))
 
     async def _serve_http(
         self, app: ASGIApp, sockets: list[socket.socket] | None, counted: bool = True, **more: Any
@@ -232,8 +228,8 @@ class _Server:
         engine.draining = self._requests.closing = True
         await asyncio.sleep(limits.lag_s)
         engine.stopping.set()
-        if self._following:
-            self._following.cancel()
+        for task in self._tasks[len(self._http) :]:
+            task.cancel()
         await asyncio.sleep(QUIET_S)
         for listener in self._http[0].servers:
             listener.close()
@@ -247,7 +243,7 @@ class _Server:
                 if self._place.count > 1:
                     await self._peers.over()
                     await self._finish()
-                await self._follower.idle()
+                await self._follower.idle(limits.drain_s)
         except TimeoutError:
             whole = False
             if self._requests.count or engine.live_streams:

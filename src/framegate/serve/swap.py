@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from framegate.contract import FramegateError
+from framegate.serve.aside import Aside
 from framegate.serve.engine import Engine
 from framegate.serve.model import Opened, Source, open_folder
-from framegate.serve.opening import Open, Opener
 
 AGAIN_S = 10.0  # a folder stays out for so long after no memory, a full disk, a file that cannot be read
 Fingerprint = tuple[tuple[str, int, int], ...]
@@ -25,14 +26,15 @@ class Follower:
         engine: Engine,
         source: Source,
         every_s: float = 1.0,
-        opening: Open = open_folder,
+        opening: Callable[[Source, int], Opened] = open_folder,
         seen: Fingerprint | None = None,
     ) -> None:
-        self._engine, self._source, self._every_s, self._opener = engine, source, every_s, Opener(opening)
+        self._engine, self._source, self._every_s, self._opening = engine, source, every_s, opening
         self._seen = fingerprint(source.folder) if seen is None else seen
         self._again_at = math.inf  # seconds of the engine's clock
         self._rejected: tuple[Fingerprint, str] | None = None  # what the log was told of last
         self._complaint = ""
+        self._aside = Aside()
 
     async def follow(self) -> None:
         """Until cancelled."""
@@ -41,23 +43,25 @@ class Follower:
             try:
                 await self.look()
                 await self._engine.tidy()
+                self._complaint = ""
             except Exception as error:  # else nobody would follow the folder any more
                 if repr(error) != self._complaint:
                     log.exception("following %s goes on after an unforeseen error", self._source.folder)
                 self._complaint = repr(error)
 
-    async def idle(self) -> None:
-        """Return when no folder is being opened, also after `follow` was cancelled."""
-        await self._opener.idle()
+    async def idle(self, within_s: float) -> None:
+        """After `follow` was cancelled: return when the folder is not being looked at any more, or after so long."""
+        await self._aside.idle(within_s)
 
     async def look(self) -> None:
         """Swap in what lies in the folder now, if it changed since the last look or is to be tried again."""
-        found = await asyncio.to_thread(fingerprint, self._source.folder)
+        found = await self._aside.call(fingerprint, self._source.folder)
         if found == self._seen and self._engine.clock() < self._again_at:
             return
         self._seen, self._again_at = found, math.inf
         try:
-            self._take(await self._opener.open(self._source, self._engine.limits.max_batch))
+            limit = self._engine.limits.max_batch
+            self._take(await self._aside.call(self._opening, self._source, limit, unwanted=Opened.close))
         except Exception as error:  # whatever a damaged file does to a parser: the version that serves goes on
             self._reject(found, error)
 
@@ -68,12 +72,12 @@ class Follower:
             if engine.rejected:
                 log.info("%s is good again: version %s, which serves", self._source.folder, before)
             engine.accept()
-            opened.session.close()
+            opened.close()
             return
         try:
             engine.swap(opened)
         except BaseException:
-            opened.session.close()
+            opened.close()
             raise
         log.info("version %s took over from %s: %s on %s", opened.version, before, opened.info.name, opened.runtime)
 

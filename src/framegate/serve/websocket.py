@@ -184,7 +184,7 @@ class _Connection:
             async for event in events:
                 await self._send(self._words(event))
                 if self._refused >= GIVEN_UP_AFTER:
-                    return
+                    break
         await self._send({"event": "end", "frames": self._live.received, "dropped": self._live.dropped})
 
     async def _send(self, message: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from framegate.serve.binding import check_binding, tls_of, warn_of
 from framegate.serve.keys import Keys, warn_if_open
 from framegate.serve.peers import Place
 from framegate.serve.settings import Settings
-from framegate.serve.stop import Stop
+from framegate.signals import Asked, noted
 
 PAUSE_S = (0.5, 10.0)  # before a dead worker is started again: at first, at most
 UNIX_NAME_BYTES = 103  # of sun_path, without its end; Linux has four more
@@ -37,8 +37,8 @@ STEADY_S = 60.0  # a worker that lived so long starts again without a longer pau
 log = logging.getLogger(__name__)
 
 
-def supervise(settings: Settings, stop: Stop) -> None:
-    """Serve until SIGTERM or Ctrl-C, of which `stop` knows; without workers the process ends here.
+def supervise(settings: Settings, stopped: Asked) -> None:
+    """Serve until SIGTERM or Ctrl-C, of which `stopped` knows; without workers the process ends here.
 
     FramegateError when it cannot.
     """
@@ -58,9 +58,9 @@ def supervise(settings: Settings, stop: Stop) -> None:
             sock.listen(2048)
             if settings.workers == 1:
                 place = Place(0, 1, Path(private))
-                serve_in_this_process(settings, sock, place, lambda ports: ready(settings, ports), stop)
+                serve_in_this_process(settings, sock, place, lambda ports: ready(settings, ports), stopped)
             else:
-                _Supervisor(settings, sock, Path(private), stop).run()
+                _Supervisor(settings, sock, Path(private), stopped).run()
     if settings.workers == 1:
         leave()
 
@@ -102,7 +102,7 @@ def ready(settings: Settings, ports: dict[str, int]) -> None:
 
 
 def serve_in_this_process(
-    settings: Settings, sock: socket.socket, place: Place, started: Callable[[dict[str, int]], None], stop: Stop
+    settings: Settings, sock: socket.socket, place: Place, started: Callable[[dict[str, int]], None], stopped: Asked
 ) -> None:
     """One server on an event loop of its own, until it is told to stop."""
     import uvloop
@@ -110,7 +110,7 @@ def serve_in_this_process(
     from framegate.serve.server import run
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(settings, sock, place, started, stop))
+        runner.run(run(settings, sock, place, started, stopped))
 
 
 def leave() -> NoReturn:
@@ -132,8 +132,8 @@ def raise_file_limit() -> None:
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, sock: socket.socket, private: Path, stop: Stop) -> None:
-        self._settings, self._sock, self._private, self._stop = settings, sock, private, stop
+    def __init__(self, settings: Settings, sock: socket.socket, private: Path, stopped: Asked) -> None:
+        self._settings, self._sock, self._private, self._stopped = settings, sock, private, stopped
         self._context = multiprocessing.get_context("spawn")
         self._ports = self._context.SimpleQueue()
         self._workers: dict[int, BaseProcess] = {}
@@ -151,7 +151,7 @@ class _Supervisor:
         for index in range(self._settings.workers):
             self._start(index)
         self._wait_until_ready()
-        while self._workers and not self._stop.asked:
+        while self._workers and not self._stopped():
             self._mend()
         self._end()
 
@@ -182,7 +182,7 @@ class _Supervisor:
         ports: dict[str, int] = {}
         for _ in range(self._settings.workers):
             while self._ports.empty():
-                if self._stop.asked:
+                if self._stopped():
                     return
                 dead = [one for one in self._workers.values() if not one.is_alive()]
                 if dead:
@@ -201,7 +201,7 @@ class _Supervisor:
         while not self._ports.empty():  # of those that started again: a full pipe would hold them up
             self._ports.get()
         for index, process in list(self._workers.items()):
-            if process.is_alive() or self._stop.asked:
+            if process.is_alive() or self._stopped():
                 continue
             if index not in self._again_at:
                 self._again_at[index] = time.monotonic() + self._bury(index, process)
@@ -238,19 +238,19 @@ class _Supervisor:
 
 def _work(settings: Settings, sock: socket.socket, place: Place, ports: Any) -> None:
     """A worker process."""
-    stop = Stop()
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s %(levelname)s worker {place.index}: %(message)s", stream=sys.stderr
     )
     for noisy in ("httpx", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
-    try:
-        serve_in_this_process(settings, sock, place, ports.put, stop)
-    except FramegateError as error:
-        log.error("%s", error)
-        sys.exit(1)
-    leave()
+    with noted() as stopped:
+        try:
+            serve_in_this_process(settings, sock, place, ports.put, stopped)
+        except FramegateError as error:
+            log.error("%s", error)
+            sys.exit(1)
+        leave()
 
 
 def _end_with_the_supervisor() -> None:

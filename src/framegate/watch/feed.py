@@ -13,7 +13,7 @@ import av
 
 from framegate.contract import MediaError
 from framegate.media import is_video, read_frames
-from framegate.video import MediaLimits, TimedFrame, check_file, check_size, probe_fps, video_stream
+from framegate.video import MediaLimits, TimedFrame, check_file, check_size, frames_of, probe_fps, video_stream
 from framegate.watch.address import FORMATS, PROTOCOLS, Address
 
 WITHOUT_TIMES = ("mpjpeg", "mjpeg")  # their times are made up: that of arrival is better
@@ -87,7 +87,7 @@ class Feed:
         timed, times = container.format.name not in WITHOUT_TIMES, Times()
         last_at = self._clock()
         for packet in container.demux(stream):
-            for frame in _frames(packet):
+            for frame in _frames(packet, shown):
                 last_at = self._clock()
                 check_size(shown, frame.width, frame.height, limits)
                 pts_s = float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else None
@@ -122,11 +122,11 @@ class Times:
         return time_s
 
 
-def _frames(packet: av.Packet[av.VideoStream]) -> list[av.VideoFrame]:
+def _frames(packet: av.Packet[av.VideoStream], shown: str) -> list[av.VideoFrame]:
     """A damaged packet of a live stream is a picture less; the next one may be whole."""
     try:
-        return [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
-    except (av.error.InvalidDataError, av.error.EOFError):
+        return frames_of(packet, shown)
+    except (av.error.InvalidDataError, av.error.EOFError, MediaError):
         return []
 
 

@@ -20,18 +20,20 @@ from framegate.serve.limits import Limits
 from framegate.serve.metrics import Metrics
 from framegate.serve.model import Source, open_folder
 from framegate.serve.swap import Follower
+from framegate.signals import setting
 from framegate.watch.annotate import Annotation, annotation_paths
 from framegate.watch.camera import Watched
 from framegate.watch.cameras import Camera, check_labels
 from framegate.watch.line import Pace
 from framegate.watch.output import Output
 from framegate.watch.picture import Screen
-from framegate.watch.signals import setting
 from framegate.watch.webhook import check_url
 from framegate.watch.window import Window
 
 PATIENT_MS = 3_600_000.0  # deadline of a frame that nobody waits for
 PROGRESS_S = 0.5
+
+OPENING_S = 20.0  # of a model that is being opened when the watching ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,11 @@ async def _run_all(
         beside: list[Coroutine[Any, Any, None]] = [_progress(settings, watched)]
         beside += [_status(output, watched, settings.status_every_s)] if settings.status_every_s else []
         beside += [window.run(stop)] if window else []
-        beside += [] if settings.pace.fast else [Follower(engine, settings.source).follow()]
-        return watched, await _run(watched, beside)
+        follower = Follower(engine, settings.source)
+        beside += [] if settings.pace.fast else [follower.follow()]
+        good = await _run(watched, beside)
+        await follower.idle(OPENING_S)
+        return watched, good
 
 
 async def _run(watched: Sequence[Watched], beside: Sequence[Coroutine[Any, Any, None]]) -> list[bool]:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+Asked = Callable[[], bool]
 
 
 @contextmanager
-def noted() -> Iterator[Callable[[], bool]]:
-    """Whether one of them came so far."""
+def noted() -> Iterator[Asked]:
+    """Whether one of them came so far; without it SIGTERM kills, or does nothing to a PID 1."""
     came: list[int] = []
     before = {number: signal.signal(number, lambda got, _: came.append(got)) for number in NUMBERS}
     try:
