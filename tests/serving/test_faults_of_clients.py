@@ -183,7 +183,9 @@ def test_a_client_over_grpc_that_reads_nothing_holds_up_nobody(slow: Server) -> 
     with slow.stub() as stub:
         answers = stub.ModelStreamInfer(requests())
         eventually(lambda: sent > 64, "it sends")
-        assert slow.infer(FRAMES[0]).status_code == 200
+        eventually(
+            lambda: slow.infer(FRAMES[0]).status_code == 200, "somebody else is answered"
+        )  # a 503 is one too soon
         answers.cancel()
     with slow.stub() as stub:
         assert len(logits_of(stub.ModelInfer(message(FRAMES[0][None]), timeout=30))) == 3
