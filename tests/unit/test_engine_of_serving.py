@@ -18,6 +18,7 @@ from framegate.contract import BundleError, ConfigError, FramegateError, Lineage
 from framegate.promotion.archive import VERDICT
 from framegate.promotion.ship import ship
 from framegate.serve import server
+from framegate.serve.engine import Engine, Stream
 from framegate.serve.errors import BadRequest, Overloaded, UnknownModel
 from framegate.serve.limits import Limits
 from framegate.serve.model import Model, Opened, Source, open_folder
@@ -206,14 +207,19 @@ def test_a_shadow_is_compared_and_never_answers() -> None:
     run(play())
 
 
+def busy_shadow(engine: Engine) -> tuple[Gated, Model, Stream]:
+    """A candidate whose session waits at its gate, and a stream that is shown to it."""
+    session = Gated(OTHER)
+    session.gate.clear()
+    model = Model(opened(session, digest="b" * 64), 16, asyncio.get_running_loop(), lambda batch: None)
+    engine.shadow = Shadow(model, 1.0, engine.metrics, random.Random(0))
+    return session, model, engine.open_stream("live")
+
+
 def test_a_busy_shadow_is_passed_by() -> None:
     async def play() -> None:
         async with engine_of() as engine:
-            session = Gated(OTHER)
-            session.gate.clear()
-            model = Model(opened(session, digest="b" * 64), 16, asyncio.get_running_loop(), lambda batch: None)
-            engine.shadow = Shadow(model, 1.0, engine.metrics, random.Random(0))
-            stream = engine.open_stream("live")
+            session, _, stream = busy_shadow(engine)
             for _ in range(1 + WAITING + 3):  # one in work, so many behind it, and those that pass it by
                 await stream.step(color(0))
             skipped = 'framegate_shadow_frames_total{outcome="skipped"}'
@@ -237,11 +243,7 @@ def test_a_shadow_ends_in_order_with_frames_that_wait() -> None:
     async def play() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
         async with engine_of() as engine:
-            session = Gated(OTHER)
-            session.gate.clear()
-            model = Model(opened(session, digest="b" * 64), 16, asyncio.get_running_loop(), lambda batch: None)
-            engine.shadow = Shadow(model, 1.0, engine.metrics, random.Random(0))
-            stream = engine.open_stream("live")
+            session, model, stream = busy_shadow(engine)
             for _ in range(3):
                 await stream.step(color(0))
             closing = asyncio.create_task(model.batcher.close())
