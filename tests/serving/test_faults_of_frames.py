@@ -90,7 +90,7 @@ def test_a_stream_of_nothing_but_damage_is_given_up(server: Server) -> None:
     with server.live() as live:
         for _ in range(100):
             assert live.ask(b"no picture")["event"] == "error"
-        assert live.rest() == []
+        assert live.rest() == [{"event": "end", "frames": 100, "dropped": 0}]
         assert live.code == 1008
         assert live.socket.protocol.close_rcvd.reason == "100 frames in a row were none"
 
