@@ -96,10 +96,11 @@ def check_classes(members: Sequence[Member], splits: Mapping[str, Split]) -> Non
     for label, split in ((label, split) for label in labels for split in SPLITS):
         if (label, split) not in found:
             groups = sorted({member.group for member in members if member.label == label})
+            counted = f"{len(groups)} group{'s' * (len(groups) > 1)}"
             raise DataError(
-                f"class {label!r} has no clip in the {split} split: its clips stand in {len(groups)} groups "
-                f"({some(groups)}); every class needs one in each of train, val and test: add clips of "
-                f"{label!r} from other groups, change the assignment, or remove the class"
+                f"class {label!r} has no clip in the {split} split: its clips stand in {counted} ({some(groups)}); "
+                f"every class needs one in each of train, val and test: add clips of {label!r} from other groups, "
+                "change the assignment, or remove the class"
             )
 
 
@@ -123,7 +124,8 @@ def assign_splits(members: Sequence[Member], shares: SplitShares, seed: int) -> 
     total = shares.train + shares.val + shares.test
     wanted = (shares.train / total, shares.val / total, shares.test / total)
     tries = _tries(classes.astype(np.int64), together, wanted, seed)
-    best = min(tries, key=lambda codes: _cost(codes, classes, len(labels), wanted))
+    nothing_to_try = np.zeros(len(members), np.int64)  # every class too small for any fold: refused below, by name
+    best = min(tries, key=lambda codes: _cost(codes, classes, len(labels), wanted), default=nothing_to_try)
     splits = {member.id: SPLITS[code] for member, code in zip(members, best.tolist(), strict=True)}
     check_classes(members, splits)
     return splits

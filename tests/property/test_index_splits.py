@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,15 @@ def test_nothing_stands_in_two_splits(clips: list[Member], seed: int) -> None:
         assert all(len(found) == 1 for found in where.values())
     for label in {clip.label for clip in clips}:
         assert {splits[clip.id] for clip in clips if clip.label == label} == {"train", "val", "test"}
+
+
+def test_a_set_too_small_for_any_fold_is_refused_by_its_class() -> None:
+    placed = [("c2", "g2"), ("c1", "g0"), ("c3", "g0"), ("c0", "g0"), ("c0", "g0"), ("c1", "g1")]
+    clips = [Member(f"{label}/{k}", label, group, f"own-{k}") for k, (label, group) in enumerate(placed)]
+    with pytest.raises(
+        DataError, match=r"class 'c0' has no clip in the val split: its clips stand in 1 group \('g0'\)"
+    ):
+        assign_splits(clips, SHARES, 0)
 
 
 @given(members())
