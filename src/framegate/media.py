@@ -157,7 +157,7 @@ def decode_image(
     or a JPEG of absurdly many scans. JPEG takes a short cut through libjpeg-turbo that gives the very pixels of Pillow,
     in two thirds of the time.
     """
-    check_scans(data, name)
+    check_scans(name, data)
     plain = _plain_jpeg(data, limits, name)
     return plain if plain is not None else _decode_by_pillow(data, limits, name, formats)
 

@@ -73,7 +73,7 @@ def check_size(path: Path | str, width: int, height: int, limits: MediaLimits) -
         raise MediaTooLarge(path, f"frames of {width} x {height} pixels; the limit is {limits.max_pixels:,} pixels")
 
 
-def check_scans(data: bytes, name: Path | str) -> None:
+def check_scans(name: Path | str, data: bytes) -> None:
     """MediaError for a JPEG of absurdly many parts: one of 100 kB can hold thousands of scans, minutes of a decoder."""
     if not data.startswith(JPEG_MAGIC):
         return

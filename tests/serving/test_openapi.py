@@ -58,6 +58,10 @@ def test_the_page_says_how_a_file_is_sent_and_answered(schema: Any) -> None:
     assert set(predict["responses"]) == {"200", "400", "401", "403", "413", "415", "421", "503"}
 
 
+def test_every_route_may_refuse_whom_it_does_not_know(schema: Any) -> None:
+    assert all({"401", "403", "421"} <= set(entry["responses"]) for entry in _entries(schema))
+
+
 def _entries(schema: Any) -> list[dict[str, Any]]:
     paths = schema.raw_schema["paths"].values()
     return [entry for path in paths for method, entry in path.items() if method in ("get", "post")]

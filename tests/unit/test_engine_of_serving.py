@@ -24,7 +24,7 @@ from framegate.serve.limits import Limits
 from framegate.serve.model import Model, Opened, Source, open_folder
 from framegate.serve.settings import Settings
 from framegate.serve.shadow import WAITING, Shadow, check_shadow
-from framegate.serve.swap import AGAIN_S, Follower
+from framegate.serve.swap import AGAIN_S, Follower, fingerprint
 from tests.bundles import LABELS, SPEC, WEIGHTS
 from tests.promoted import NO_REGISTRY, A, B, judged, origin
 from tests.served import FakeSession, Gated, color, engine_of, info, offline, opened, run, softmax
@@ -305,7 +305,7 @@ def test_what_ships_next_takes_over_and_what_is_broken_stays_out(
         source = Source(exports / "shipped")
         async with engine_of() as engine:
             engine.swap(await asyncio.to_thread(open_folder, source, 2))
-            follower = Follower(engine, source)
+            follower = Follower(engine, source, fingerprint(source.folder))
             await follower.look()
             assert len(engine.versions) == 2, "nothing changed"
             judged(exports, B)
@@ -341,7 +341,7 @@ def test_nobody_waits_for_a_folder_that_is_being_opened(tmp_path: Path, monkeypa
 
     async def play() -> None:
         async with engine_of() as engine:
-            follower = Follower(engine, Source(tmp_path), 0.01, opening, seen=())
+            follower = Follower(engine, Source(tmp_path), (), 0.01, opening)
             (tmp_path / "bundle").write_text("another")
             following = asyncio.create_task(follower.follow())
             await asyncio.sleep(0.1)
@@ -380,7 +380,7 @@ def test_a_folder_is_followed_whatever_fails(
     async def play() -> None:
         async with engine_of() as engine:
             made, left = iter(("b", "c")), [ValueError("the swap"), KeyError("tidy"), KeyError("tidy")]
-            follower = Follower(engine, Source(tmp_path), 0.01, lambda *_: opened(digest=next(made) * 64))
+            follower = Follower(engine, Source(tmp_path), (), 0.01, lambda *_: opened(digest=next(made) * 64))
 
             def failing(real: Callable[..., Any], *words: Any) -> Any:
                 if left and real.__name__ in ("show_version" if len(left) == 3 else "tidy"):
@@ -420,7 +420,7 @@ def test_what_may_pass_by_itself_is_tried_again(
     async def play() -> None:
         nonlocal room
         async with engine_of(clock=lambda: now_s[0]) as engine:
-            follower = Follower(engine, Source(tmp_path), opening=opening)
+            follower = Follower(engine, Source(tmp_path), (), opening=opening)
             (tmp_path / "bundle").write_text("another")
             for _ in range(3 * int(AGAIN_S)):
                 await follower.look()

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import pytest
 from framegate.cli import main
 from framegate.contract import MediaError
 from framegate.serve.engine import Stream
+from framegate.serve.limits import Limits
+from framegate.serve.model import Opened, Source, open_folder
 from framegate.video import TimedFrame
 from framegate.watch.line import Pace
 from framegate.watch.run import Settings, watch
@@ -246,6 +249,13 @@ def test_a_video_of_one_frame_does_not_spin_in_a_loop(tmp_path: Path, tiny_bundl
     assert time.monotonic() - start > 1.4
 
 
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera leaves the version that it is on after half a second."""
+    monkeypatch.setattr("framegate.watch.run.Limits", partial(Limits, version_s=0.5))
+
+
+@pytest.mark.usefixtures("_soon")
 def test_a_model_that_takes_over_is_told_by_a_reset(tmp_path: Path, tiny_bundle: Path) -> None:
     other = make_bundle(tmp_path / "other", weights=np.ascontiguousarray(WEIGHTS[:, ::-1])).path
     served = tmp_path / "served"
@@ -259,13 +269,29 @@ def test_a_model_that_takes_over_is_told_by_a_reset(tmp_path: Path, tiny_bundle:
             os.rename(other, served)  # noqa: PTH104
         return bool(named(events, "reset")) and events[-1]["event"] == "answer"
 
-    from framegate.serve import limits
-
-    short = limits.Limits(version_s=0.5)
-    with pytest.MonkeyPatch.context() as patch, mjpeg(Script([FOREVER])) as url:
-        patch.setattr("framegate.watch.run.Limits", lambda **more: short.model_copy(update=more))
+    with mjpeg(Script([FOREVER])) as url:
         events = watch_until(settings(served, [url], answers=True), enough)
     reset = named(events, "reset")[0]
     versions = [e["version"] for e in named(events, "answer")]
     assert reset["reason"] == "version" and reset["version"] == versions[-1] != versions[0]
     assert named(events, "alert_end")[0]["version"] == versions[0]
+
+
+@pytest.mark.usefixtures("_soon")
+def test_a_model_that_is_replaced_while_it_is_opened_does_not_stay(
+    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_bundle(tmp_path / "other", weights=np.ascontiguousarray(WEIGHTS[:, ::-1])).path
+    served = tmp_path / "served"
+    shutil.copytree(tiny_bundle, served)
+
+    def opening(source: Source, max_batch: int) -> Opened:
+        found = open_folder(source, max_batch)
+        shutil.rmtree(served)
+        os.rename(other, served)  # noqa: PTH104
+        return found
+
+    monkeypatch.setattr("framegate.watch.run.open_folder", opening)
+    with mjpeg(Script([FOREVER])) as url:
+        events = watch_until(settings(served, [url]), lambda events: named(events, "reset"))
+    assert named(events, "reset")[0]["reason"] == "version"

@@ -17,7 +17,7 @@ from framegate.serve.accept import preferred
 from framegate.serve.engine import Engine
 from framegate.serve.errors import BadRequest, ServeError
 from framegate.serve.infer import Inference
-from framegate.serve.openapi import NDJSON, PREDICT, SPANS, TOP, failures
+from framegate.serve.openapi import GUARDED, NDJSON, PREDICT, SPANS, TOP, failures
 from framegate.serve.pages import live_page
 from framegate.serve.peers import Peers
 from framegate.serve.predict import Uploads
@@ -47,7 +47,9 @@ def create_app(engine: Engine, inference: Inference, peers: Peers, private: Path
     """All routes of the server; uploads are kept in the folder `private` while they are in work."""
     summary = "Video models that the gate shipped, on live streams."
     # the pages of docs load foreign scripts; FastAPI's own /openapi.json is no route that /metrics could name
-    app = FastAPI(title="framegate", summary=summary, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="framegate", summary=summary, docs_url=None, redoc_url=None, openapi_url=None, responses=GUARDED
+    )
     app.add_exception_handler(ServeError, _as_json)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(ClientDisconnect, _nobody)
@@ -83,7 +85,7 @@ async def _as_json(request: Request, error: Exception) -> Response:
 
 def _add_predict(app: FastAPI, engine: Engine, private: Path) -> None:
     uploads = Uploads(engine)
-    answers = {200: SPANS, **failures(400, 401, 403, 413, 415, 421, 503)}
+    answers = {200: SPANS, **failures(400, 413, 415, 503)}
 
     @app.post("/v1/predict", response_model=list[SpanOfTime], responses=answers, openapi_extra=PREDICT)
     async def predict(request: Request) -> Response:

@@ -85,6 +85,9 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+GUARDED = failures(401, 403, 421)  # what `guard` refuses before any route
+
+
 def path_parameters(path: str) -> list[dict[str, Any]]:
     """The names in braces, each a string."""
     names = re.findall(r"\{(\w+)\}", path)

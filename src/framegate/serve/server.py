@@ -141,7 +141,7 @@ class _Server:
         self._http: list[_Uvicorn] = []  # for clients, for the other workers
         self._grpc: list[Any] = []  # the same
         self._tasks: list[asyncio.Task[Any]] = []
-        self._follower = Follower(engine, settings.source, settings.follow_every_s, seen=seen)
+        self._follower = Follower(engine, settings.source, seen, settings.follow_every_s)
         self.ports: dict[str, int] = {}
 
     async def start(self, sock: socket.socket) -> None:

@@ -25,12 +25,12 @@ class Follower:
         self,
         engine: Engine,
         source: Source,
+        seen: Fingerprint,
         every_s: float = 1.0,
         opening: Callable[[Source, int], Opened] = open_folder,
-        seen: Fingerprint | None = None,
     ) -> None:
         self._engine, self._source, self._every_s, self._opening = engine, source, every_s, opening
-        self._seen = fingerprint(source.folder) if seen is None else seen
+        self._seen = seen
         self._again_at = math.inf  # seconds of the engine's clock
         self._rejected: tuple[Fingerprint, str] | None = None  # what the log was told of last
         self._complaint = ""

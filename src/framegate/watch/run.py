@@ -19,7 +19,7 @@ from framegate.serve.engine import Engine
 from framegate.serve.limits import Limits
 from framegate.serve.metrics import Metrics
 from framegate.serve.model import Source, open_folder
-from framegate.serve.swap import Follower
+from framegate.serve.swap import Follower, fingerprint
 from framegate.signals import setting
 from framegate.watch.annotate import Annotation, annotation_paths
 from framegate.watch.camera import Watched
@@ -66,8 +66,8 @@ async def watch(
     with setting(stop):
         if stopped_before():
             stop.set()
-        async with _engine(settings) as engine:
-            watched, good = await _run_all(settings, engine, videos, output, stop)
+        async with _engine(settings) as (engine, follower):
+            watched, good = await _run_all(settings, engine, follower, videos, output, stop)
             counts = await output.close()
         output.tell("summary", failed=good.count(False), **counts, cameras=_tallies(watched))
     output.check()
@@ -75,22 +75,23 @@ async def watch(
 
 
 @asynccontextmanager
-async def _engine(settings: Settings) -> AsyncIterator[Engine]:
+async def _engine(settings: Settings) -> AsyncIterator[tuple[Engine, Follower]]:
     limits = Limits(max_streams=max(1, len(settings.cameras)))
     if settings.pace.fast:
         limits = limits.model_copy(update={"deadline_ms": PATIENT_MS})
+    seen = await asyncio.to_thread(fingerprint, settings.source.folder)
     opened = await asyncio.to_thread(open_folder, settings.source, limits.max_batch)
     for remark in opened.remarks:
         print(f"note: {remark}", file=sys.stderr)
     engine = Engine(opened, limits, Metrics(), decoders=max(2, min(8, os.cpu_count() or 2)))
     try:
-        yield engine
+        yield engine, Follower(engine, settings.source, seen)
     finally:
         await engine.close()
 
 
 async def _run_all(
-    settings: Settings, engine: Engine, videos: list[Path], output: Output, stop: asyncio.Event
+    settings: Settings, engine: Engine, follower: Follower, videos: list[Path], output: Output, stop: asyncio.Event
 ) -> tuple[list[Watched], list[bool]]:
     """The cameras, and whether each ended well."""
     check_labels(settings.cameras, engine.current.labels)
@@ -104,7 +105,6 @@ async def _run_all(
         beside: list[Coroutine[Any, Any, None]] = [_progress(settings, watched)]
         beside += [_status(output, watched, settings.status_every_s)] if settings.status_every_s else []
         beside += [window.run(stop)] if window else []
-        follower = Follower(engine, settings.source)
         beside += [] if settings.pace.fast else [follower.follow()]
         good = await _run(watched, beside)
         await follower.idle(OPENING_S)
