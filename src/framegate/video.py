@@ -15,6 +15,7 @@ from typing import Annotated
 import av
 import cv2
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 from pydantic import Field
@@ -130,10 +131,13 @@ def _why(error: BaseException) -> str:
 
 
 def video_stream(name: Path | str, container: av.container.InputContainer, limits: MediaLimits) -> av.VideoStream:
-    """The first video stream, to be decoded by one thread. MediaError: none, of an unknown codec, or too large."""
-    if not container.streams.video:
+    """The first video stream, to be decoded by one thread. MediaError: none, of an unknown codec, or too large.
+
+    The cover of a song or a film is none.
+    """
+    stream = next((one for one in container.streams.video if not one.disposition & Disposition.attached_pic), None)
+    if stream is None:
         raise MediaError(name, "no video stream")
-    stream = container.streams.video[0]
     if getattr(stream, "codec_context", None) is None:  # its size, too, is the codec's to know
         raise MediaError(name, "a video stream of a codec that is not known here")
     check_size(name, stream.width, stream.height, limits)
@@ -152,16 +156,19 @@ def frames_of(packet: av.Packet[av.VideoStream], name: Path | str) -> list[av.Vi
 def _decode(path: Path, container: av.container.InputContainer, limits: MediaLimits) -> Iterator[TimedFrame]:
     stream = video_stream(path, container, limits)
     clock = _Clock(float(1 / stream.average_rate) if stream.average_rate else UNKNOWN_FRAME_S)
-    count, time_s = 0, 0.0
+    count, end_s = 0, 0.0
     for frame in (frame for packet in container.demux(stream) for frame in frames_of(packet, path)):
         time_s = clock.place(None if frame.pts is None or not frame.time_base else float(frame.pts * frame.time_base))
+        # its own length where it says one: a recorder that writes changes only lets the last picture stand for long
+        lasts_s = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+        end_s = max(end_s, time_s + max(clock.nominal_s, lasts_s))
         count += 1
         check_size(path, frame.width, frame.height, limits)
         _check_length(path, count, time_s, limits)
         yield TimedFrame(time_s, frame)
     if count == 0:
         raise MediaError(path, "no frame in its video stream")
-    _check_complete(path, container, stream, count, time_s + clock.nominal_s)
+    _check_complete(path, container, stream, count, end_s)
 
 
 class _Clock:

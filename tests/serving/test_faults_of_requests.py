@@ -186,3 +186,33 @@ def test_a_body_in_very_small_chunks_is_one(server: Server) -> None:
         for start in range(0, len(pieces), 10_007):
             one.sendall(pieces[start : start + 10_007])
         assert one.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
+
+
+UPGRADE = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+
+
+@pytest.mark.parametrize("framing", ["a length", "chunks", "small packets"])
+def test_a_client_that_asks_for_http2_as_well_is_answered_over_http1(server: Server, framing: str) -> None:
+    """As Java's HttpClient and `curl --http2` do; and the requests behind it on the connection."""
+    body = json.dumps(asked(ONE)).encode()
+    sized = f"Content-Length: {len(body)}" if framing != "chunks" else "Transfer-Encoding: chunked"
+    coded = body if framing != "chunks" else b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    one = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}{sized}\r\n\r\n".encode() + coded
+    got = f"GET /v2 HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n".encode()
+    last = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    sent = one + got + one + 100 * got + last
+    with socket.create_connection(("localhost", server.port), timeout=30) as connection:
+        step = 997 if framing == "small packets" else len(sent)
+        for start in range(0, len(sent), step):
+            connection.sendall(sent[start : start + step])
+        with connection.makefile("rb") as answers:
+            answered = answers.read()
+    assert answered.count(b"HTTP/1.1 200 OK") == 104
+    assert answered.count(b'"logits"') == 2
+    assert answered.endswith(b'{"live":true}')
+
+
+def test_an_upgrade_of_a_connect_is_no_request(server: Server) -> None:
+    with socket.create_connection(("localhost", server.port), timeout=30) as connection:
+        connection.sendall(f"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n".encode())
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400 ")

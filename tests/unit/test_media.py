@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from framegate.contract import ClipSpec, MediaError, MediaTooLarge
@@ -265,6 +266,22 @@ def test_sound_without_pictures_is_refused(tmp_path: Path) -> None:
     assert refused(path) == "no video stream"
 
 
+def test_the_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        cover = container.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+        container.mux(cover.encode(picture))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.rate = 8000
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    assert refused(path) == "no video stream"
+
+
 def test_a_codec_that_is_not_known_is_refused(make_clip, tmp_path: Path) -> None:
     path = make_clip(tmp_path / "a.mp4")
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
@@ -302,6 +319,20 @@ def test_a_recording_that_does_not_start_at_zero_is_whole(tmp_path: Path, make_c
     assert [round(frame.time_s, 2) for frame in read_video(path, LIMITS)] == [k / 10 for k in range(30)]
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert "header" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.mov"])
+def test_a_last_picture_may_stand_still_for_long(tmp_path: Path, make_clip: MakeClip, name: str) -> None:
+    """As in a recording of a screen."""
+    moving, path = make_clip(tmp_path / f"moving{name[1:]}", frames=30, pattern="noise"), tmp_path / name
+    with av.open(str(moving)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        max(packets, key=lambda packet: packet.pts).duration = round(20 / packets[0].time_base)
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+    assert [round(frame.time_s, 2) for frame in read_video(path, LIMITS)] == [k / 10 for k in range(30)]
 
 
 def test_a_truncated_image_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+import tritonclient.http as triton_http
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
@@ -175,6 +176,17 @@ def test_a_sequence_gives_the_offline_answers(client: Any, name: int | str, comp
         assert result.get_response().id == f"r{t}"
     status, text = code(lambda: client.infer("framegate", frame(3), sequence_id=name))
     assert status == "INVALID_ARGUMENT" and f"sequence {name} to model 'framegate' must specify the START" in text
+
+
+def test_an_id_of_64_bits_is_the_same_sequence_over_both_transports(client: Any, served: Served) -> None:
+    """Triton's client for C++ writes such an id into the field of signed numbers."""
+    started = client.infer("framegate", frame(0), sequence_id=-5, sequence_start=True)
+    np.testing.assert_array_equal(started.as_numpy("logits"), EXPECTED[:1])
+    with triton_http.InferenceServerClient(served.http) as other:
+        wanted = triton_http.InferInput("frame", [1, 16, 16, 3], "UINT8")
+        wanted.set_data_from_numpy(VIDEO[1:2])
+        ended = other.infer("framegate", [wanted], sequence_id=2**64 - 5, sequence_end=True)
+    np.testing.assert_array_equal(ended.as_numpy("logits"), EXPECTED[1:2])
 
 
 def test_typed_contents_give_the_same_answer(client: Any, served: Served) -> None:

@@ -129,7 +129,7 @@ def test_a_clock_that_was_set_anew_goes_on_by_ours() -> None:
 
 def test_a_stream_of_an_unknown_codec_is_refused() -> None:
     class Container:
-        streams = SimpleNamespace(video=[SimpleNamespace(codec_context=None)])
+        streams = SimpleNamespace(video=[SimpleNamespace(codec_context=None, disposition=0)])
 
     feed = Feed(parse_address("http://cam/x"), Opening())
     with pytest.raises(MediaError, match="codec that is not known"):

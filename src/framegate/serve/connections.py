@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Any
 
+from httptools import HttpParserUpgrade, HttpRequestParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -96,13 +98,56 @@ class InFlight:
             message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
 
 
+class _Parser(HttpRequestParser):
+    """A parser that goes on where an upgrade was asked for that is not made.
+
+    httptools takes whatever follows such a head for the other protocol: the body of the request would be lost.
+    """
+
+    def __init__(self, protocol: BoundedHttp) -> None:
+        super().__init__(protocol)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._protocol = protocol
+
+    def feed_data(self, data: Any) -> None:
+        """Feed bytes as they come."""
+        parser: HttpRequestParser = self
+        while True:
+            try:
+                return HttpRequestParser.feed_data(parser, data)
+            except HttpParserUpgrade as upgrade:
+                if not self._protocol.declines:
+                    raise
+                data = memoryview(data)[upgrade.args[0] :]
+                parser = self._protocol.begin_again()
+
+
 class BoundedHttp(HttpToolsProtocol):
     """Uvicorn's protocol with an end to all that is no body: headers, trailers, and what stands around chunks.
 
-    It parses what grows without end ever more slowly, and keeps it.
+    It parses what grows without end ever more slowly, and keeps it. `Upgrade` but to WebSocket is ignored, as a server
+    may (RFC 9110, 7.8): the HTTP clients of Java ask for h2c with every first request.
     """
 
     _bare_bytes = 0  # since the request began, or since the last piece of its body
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.parser = _Parser(self)
+
+    @property
+    def declines(self) -> bool:
+        """The head asks for an upgrade that is not made."""
+        asked = self.parser.should_upgrade() and not self._should_upgrade()
+        return asked and any(name == b"upgrade" for name, _ in self.headers)  # CONNECT needs none
+
+    def begin_again(self) -> HttpRequestParser:
+        """The parser that has read the same head without `Upgrade`."""
+        head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        head += [b"%s: %s" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = _Parser(self)
+        self.parser.feed_data(b"\r\n".join([*head, b"", b""]))
+        return self.parser
 
     def data_received(self, data: bytes) -> None:
         """Close the connection on endless headers."""
@@ -115,7 +160,8 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The body comes."""
         self._bare_bytes = 0
-        super().on_headers_complete()
+        if not self.declines:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of it."""
@@ -125,4 +171,5 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The next request may come."""
         self._bare_bytes = 0
-        super().on_message_complete()
+        if not self.declines:
+            super().on_message_complete()

@@ -50,8 +50,13 @@ def decode_message(message: Any) -> InferRequest:
 
 
 def parameters_of(message: Any) -> dict[str, Any]:
-    """The parameters of a message as Python values; one without a value is None."""
-    return {key: _value(parameter) for key, parameter in message.parameters.items()}
+    """The parameters of a message as Python values; one without a value is None.
+
+    Triton's clients write a sequence's id, which is unsigned, into the signed field: a large one looks negative there.
+    """
+    found = {key: _value(parameter) for key, parameter in message.parameters.items()}
+    number = found.get("sequence_id")
+    return found | {"sequence_id": number + 2**64} if type(number) is int and number < 0 else found
 
 
 def _value(parameter: Any) -> Any:
