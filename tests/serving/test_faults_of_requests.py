@@ -212,6 +212,24 @@ def test_a_client_that_asks_for_http2_as_well_is_answered_over_http1(server: Ser
     assert answered.endswith(b'{"live":true}')
 
 
+MANY = "".join(f"X-{number}: 1\r\n" for number in range(200))
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "status"),
+    [("POST {} HTTP/1.1", "Content-Length: 2\r\n", 400), ("GET {} HTTP/1.1", MANY, 431)],
+)
+def test_what_asks_for_a_websocket_in_a_wrong_way_is_answered(
+    server: Server, line: str, more: str, status: int
+) -> None:
+    head = f"{line.format('/v1/streams/framegate')}\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    with socket.create_connection(("localhost", server.port), timeout=30) as one:
+        one.sendall(f"{head}{key}{more}\r\n".encode())
+        with one.makefile("rb") as answer:
+            assert answer.read().startswith(f"HTTP/1.1 {status} ".encode())
+
+
 def test_an_upgrade_of_a_connect_is_no_request(server: Server) -> None:
     with socket.create_connection(("localhost", server.port), timeout=30) as connection:
         connection.sendall(f"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n".encode())

@@ -1,4 +1,4 @@
-"""What stands between uvicorn and the application: requests in work, their outcomes, and an end to their headers."""
+"""What stands between uvicorn and the application: requests in work, their outcomes, and what asks for no good end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from httptools import HttpParserUpgrade, HttpRequestParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from framegate.serve.errors import Stopping
 from framegate.serve.guard import Guard
@@ -173,3 +174,15 @@ class BoundedHttp(HttpToolsProtocol):
         self._bare_bytes = 0
         if not self.declines:
             super().on_message_complete()
+
+
+class AnsweringWebSocket(WebSocketsSansIOProtocol):
+    """Uvicorn's protocol, with an answer to what may not ask for a WebSocket: a POST, hundreds of headers."""
+
+    def data_received(self, data: bytes) -> None:
+        """Refuse it; uvicorn would leave the client waiting on an open connection."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            said = b"".join(self.conn.data_to_send())
+            self.transport.write(said or b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            self.transport.close()
