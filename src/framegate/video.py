@@ -104,7 +104,8 @@ def read_video(path: Path, limits: MediaLimits) -> Iterator[TimedFrame]:
         try:
             yield from _decode(path, container, limits)
         except _FAILURES as error:
-            if isinstance(error, av.error.ArgumentError) and not container.streams.video[0].codec_context.width:
+            stream = first_video(container)
+            if isinstance(error, av.error.ArgumentError) and stream and not stream.codec_context.width:
                 far = f"far larger than {limits.max_pixels:,} pixels, the limit"
                 raise MediaTooLarge(path, f"a frame is {far}, or of no size that can be") from None
             raise MediaError(path, f"corrupt video: {_why(error)}") from None
@@ -130,12 +131,14 @@ def _why(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def video_stream(name: Path | str, container: av.container.InputContainer, limits: MediaLimits) -> av.VideoStream:
-    """The first video stream, to be decoded by one thread. MediaError: none, of an unknown codec, or too large.
+def first_video(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The first video stream; the cover of a song or a film is none."""
+    return next((one for one in container.streams.video if not one.disposition & Disposition.attached_pic), None)
 
-    The cover of a song or a film is none.
-    """
-    stream = next((one for one in container.streams.video if not one.disposition & Disposition.attached_pic), None)
+
+def video_stream(name: Path | str, container: av.container.InputContainer, limits: MediaLimits) -> av.VideoStream:
+    """The first video stream, to be decoded by one thread. MediaError: none, of an unknown codec, or too large."""
+    stream = first_video(container)
     if stream is None:
         raise MediaError(name, "no video stream")
     if getattr(stream, "codec_context", None) is None:  # its size, too, is the codec's to know
@@ -225,9 +228,9 @@ def probe_seconds(path: Path) -> float:
     """Length by the header alone; 0 when the header does not say or cannot be read."""
     try:
         with _open(path, MediaLimits()) as container:
-            video = container.streams.video
+            video = first_video(container)
             whole = (container.duration or 0) / av.time_base  # good enough for an estimate, whatever sound there is
-            return (_declared_seconds(container, video[0]) or whole) if video else 0.0
+            return (_declared_seconds(container, video) or whole) if video else 0.0
     except (MediaError, *_FAILURES):
         return 0.0
 
@@ -236,8 +239,8 @@ def probe_fps(path: Path) -> float | None:
     """Frames per second by the header alone; None when it does not say or cannot be read."""
     try:
         with _open(path, MediaLimits()) as container:
-            rate = container.streams.video[0].average_rate if container.streams.video else None
-            return float(rate) if rate else None
+            video = first_video(container)
+            return float(video.average_rate) if video and video.average_rate else None
     except (MediaError, *_FAILURES):
         return None
 

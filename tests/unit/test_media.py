@@ -26,6 +26,7 @@ from framegate.media import (
     read_video,
     resize,
 )
+from framegate.video import probe_fps
 from tests.planted_images import jpegs, scanned, tiff
 
 LIMITS = MediaLimits()
@@ -280,6 +281,7 @@ def test_the_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
         container.mux(sound.encode(frame))
         container.mux(sound.encode(None))
     assert refused(path) == "no video stream"
+    assert probe_fps(path) is None
 
 
 def test_a_codec_that_is_not_known_is_refused(make_clip, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from framegate.bench.clock import Clock
 from framegate.contract import ClipSpec, MediaError
 from framegate.media import TimedFrame, resize
 from framegate.runtime.session import Frames
+from framegate.video import first_video
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,9 @@ def read_footage(path: Path) -> Footage:
 
 def _read(path: Path) -> Footage:
     with av.open(str(path)) as container:
-        if not container.streams.video:
+        stream = first_video(container)
+        if stream is None:
             raise MediaError(path, "no video stream")
-        stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]
         times = [packet.pts for packet in packets]
         if not packets or not packets[0].is_keyframe or times != sorted(t for t in times if t is not None):
