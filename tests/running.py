@@ -57,13 +57,16 @@ def eventually(holds: Callable[[], Any], what: str, seconds: float = EVENTUALLY_
 class Server:
     """`framegate serve` over a folder. Ended by its own process id; its log is shown when a test fails."""
 
-    def __init__(self, folder: Path, work: Path, *options: str, key: str | None = None) -> None:
+    def __init__(self, folder: Path, work: Path, *options: str, key: str | None = None, closed: str = "") -> None:
+        """`closed`: standard streams that it does not get, as the shell writes it."""
         work.mkdir(parents=True, exist_ok=True)
         self.log, self._ports = work / "serve.log", work / "ports.json"
         self.tls = "--tls-cert" in options
         self.scheme, self.key = "https" if self.tls else "http", key
         command = [sys.executable, "-m", "framegate.cli", "serve", "--bundle", str(folder), "--port", "0"]
         command += ["--grpc-port", "0", "--ports-file", str(self._ports), "--lag-s", "0", *options]
+        if closed:
+            command = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
         self.scratch = Path(tempfile.mkdtemp(prefix="fg-"))  # its own, so that a test sees what a server leaves there
         environment = {**os.environ, "TMPDIR": str(self.scratch)}
         with self.log.open("wb") as file:

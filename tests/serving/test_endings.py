@@ -218,6 +218,21 @@ def test_a_server_that_is_told_to_end_while_it_starts_does(bundle: Path, tmp_pat
         one.close()
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_server_that_was_given_no_standard_streams_ends_as_any_other(
+    bundle: Path, tmp_path: Path, closed: str
+) -> None:
+    """As some who start daemons do; sockets in their place would end libuv."""
+    one = Server(bundle, tmp_path, "--accept-host", closed=closed)
+    try:
+        assert one.wait_until_ready().get("/v2/health/ready").status_code == 200
+        one.terminate()
+        assert one.exit_code() == 0
+        assert "Traceback" not in one.text
+    finally:
+        one.close()
+
+
 @pytest.mark.parametrize(("number", "count"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])
 def test_an_idle_server_ends_at_once_and_leaves_nothing(
     start, bundle: Path, number: signal.Signals, count: int

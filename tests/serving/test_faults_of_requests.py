@@ -1,5 +1,6 @@
 """Requests of the protocol that cannot be meant: refused alike over HTTP and gRPC; the sequence is as it was."""
 
+import asyncio
 import gzip
 import json
 import socket
@@ -9,7 +10,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import uvicorn
 
+from framegate.serve.connections import BoundedHttp
 from tests.running import INFER, PREDICT, Server, asked, logits_of, message, offline
 from tests.served import color, jpeg
 
@@ -212,6 +215,14 @@ def test_a_client_that_asks_for_http2_as_well_is_answered_over_http1(server: Ser
     assert answered.endswith(b'{"live":true}')
 
 
+def that_upgrades(protocol: str, line: str = "GET {} HTTP/1.1", more: str = "") -> bytes:
+    """A request's head: to a stream, if the protocol is websocket."""
+    return (
+        f"{line.format('/v1/streams/framegate')}\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==\r\n{more}\r\n"
+    ).encode()
+
+
 MANY = "".join(f"X-{number}: 1\r\n" for number in range(200))
 
 
@@ -222,15 +233,99 @@ MANY = "".join(f"X-{number}: 1\r\n" for number in range(200))
 def test_what_asks_for_a_websocket_in_a_wrong_way_is_answered(
     server: Server, line: str, more: str, status: int
 ) -> None:
-    head = f"{line.format('/v1/streams/framegate')}\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    asking = that_upgrades("websocket", line, more)
     with socket.create_connection(("localhost", server.port), timeout=30) as one:
-        one.sendall(f"{head}{key}{more}\r\n".encode())
+        one.sendall(asking)
         with one.makefile("rb") as answer:
             assert answer.read().startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_a_message_in_crumbs_is_refused(server: Server) -> None:
+    first, more = b"\x01\x80\0\0\0\0", b"\x00\x80\0\0\0\0"
+    with socket.create_connection(("localhost", server.port), timeout=30) as one:
+        one.sendall(that_upgrades("websocket"))
+        with one.makefile("rb") as answer:
+            assert answer.readline() == b"HTTP/1.1 101 Switching Protocols\r\n"
+            one.sendall(first + 5000 * more)
+            assert b"a message in more than 4,096 fragments" in answer.read()
+
+
+def test_a_head_that_does_not_come_is_not_waited_for() -> None:
+    """Nor one that comes by half; an answer that takes longer than a head may is."""
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(1.5)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"late"})
+
+    async def play() -> tuple[bytes, ...]:
+        config = uvicorn.Config(
+            late, http=BoundedHttp, ws="none", lifespan="off", log_config=None, timeout_keep_alive=1
+        )
+        server = uvicorn.Server(config)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            serving = asyncio.create_task(server.serve([listening]))
+
+            async def said(sent: bytes) -> bytes:
+                reader, writer = await asyncio.open_connection(*listening.getsockname())
+                writer.write(sent)
+                found = await asyncio.wait_for(reader.read(), 30)
+                writer.close()
+                return found
+
+            whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+            found = await asyncio.gather(*map(said, (b"", whole[:20], whole, whole + whole[:20])))
+            server.should_exit = True
+            await serving
+            return tuple(found)
+
+    nothing, half, one, one_and_a_half = asyncio.run(play())
+    assert nothing == half == b""
+    assert one.endswith(b"late") and one == one_and_a_half
 
 
 def test_an_upgrade_of_a_connect_is_no_request(server: Server) -> None:
     with socket.create_connection(("localhost", server.port), timeout=30) as connection:
         connection.sendall(f"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n".encode())
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400 ")
+
+
+NO_REQUESTS = {  # what is sent, and what comes
+    "no HTTP": [(b"\x16\x03\x01\r\n\r\n", b"400 Bad Request")],
+    "another protocol": [(that_upgrades("h2c"), b"404 Not Found")],
+    "no text": [
+        (that_upgrades("websocket"), b"ready"),
+        (b"\x81\x82\0\0\0\0\xff\xfe", b"\x88\x02\x03\xef"),
+    ],  # 1007
+}
+
+
+@pytest.mark.parametrize("what", NO_REQUESTS)
+def test_what_is_no_request_leaves_nothing_in_the_log(server: Server, what: str) -> None:
+    """Whoever reaches the port could fill the disk, or the pipe that the log goes to, and the server would wait."""
+    before = server.text
+    with socket.create_connection(("localhost", server.port), timeout=10) as one:
+        for sent, expected in NO_REQUESTS[what]:
+            one.sendall(sent)
+            got = b""
+            while expected not in got:
+                more = one.recv(1 << 16)
+                assert more, got
+                got += more
+    assert server.get("/v2/health/live").status_code == 200
+    assert server.text == before
+
+
+def test_what_is_refused_leaves_no_memory(server: Server) -> None:
+    """Not even until the collector comes: its last generation is a minute late."""
+    memory = server.rss_bytes
+    with server.stub() as stub:
+        for _ in range(60):
+            with pytest.raises(grpc.RpcError, match="unexpected shape"):
+                stub.ModelInfer(message(np.zeros((1, 1000, 1300, 3), np.uint8)))
+    assert server.rss_bytes < memory + 100e6
+    memory = server.rss_bytes
+    for _ in range(40):
+        with server.live() as live:
+            assert live.ask(b"\xff\xd8\xff" + bytes(3_900_000))["event"] == "error"
+    assert server.rss_bytes < memory + 30e6

@@ -1,8 +1,10 @@
 """Versions, streams and the rule which version a stream is on; shadows; following a folder."""
 
 import asyncio
+import os
 import random
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -403,6 +405,12 @@ def test_a_folder_is_followed_whatever_fails(
     assert sum("goes on after an unforeseen error" in one for one in caplog.messages) == 1, "not every time"
 
 
+def socket_at(path: Path) -> None:
+    """Left by a server that died."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(os.path.relpath(path))
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
 def test_what_may_pass_by_itself_is_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
@@ -433,6 +441,46 @@ def test_what_may_pass_by_itself_is_tried_again(
             assert engine.current.version == "b" * 12 and engine.rejected is None
 
     run(play())
+
+
+def test_a_change_is_seen_whatever_time_the_files_claim(tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_text("one")
+    os.utime(tmp_path / "bundle.json", (1, 1))
+    before = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == before
+    time.sleep(0.05)  # the clock of a file system ticks some 250 times a second
+    (tmp_path / "bundle.json").write_text("two")
+    os.utime(tmp_path / "bundle.json", (1, 1))
+    assert fingerprint(tmp_path) != before
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere"), socket_at])
+def test_what_is_no_file_is_named(exports: Path, make: Callable[[Path], object]) -> None:
+    path = exports / "shipped" / "step.onnx"
+    path.unlink()
+    make(path)
+    with pytest.raises(FramegateError) as told:
+        open_folder(Source(exports / "shipped"), 2)
+    assert str(told.value) == f"{path}: neither a file nor a link to one"
+
+
+def test_a_full_disk_is_told_in_words_and_may_pass(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device", source, None, target)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(FramegateError, match=r"shipped/[a-z.]+: cannot be copied: No space left on device$") as told:
+        open_folder(Source(exports / "shipped"), 2)
+    assert isinstance(told.value.__cause__, OSError), "it is tried again"
+
+
+def test_a_place_for_temporary_files_that_is_gone_is_told_in_words(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(FramegateError, match=r"cannot be read whole: .*No such file or directory") as told:
+        open_folder(Source(exports / "shipped"), 2)
+    assert isinstance(told.value.__cause__, OSError), "it is tried again"
 
 
 def test_a_folder_that_cannot_be_read_is_an_error_not_a_crash(exports: Path) -> None:

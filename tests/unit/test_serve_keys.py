@@ -5,6 +5,7 @@ import hmac
 import logging
 import os
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,21 @@ def test_a_file_that_breaks_later_keeps_its_keys_and_says_so_once(
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1
     assert str(file) in errors[0].getMessage() and "1 keys read before stay valid" in errors[0].getMessage()
+
+
+def test_nobody_waits_for_what_is_no_file_any_more(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The event loop would, for whoever writes to a pipe."""
+    clock, (key, line) = Clock(), new_key("a")
+    keys = Keys(write(file, line), clock)
+    file.unlink()
+    os.mkfifo(file)
+    clock.now_s = 1
+    known: list[str | None] = []
+    checking = threading.Thread(target=lambda: known.append(keys.check(key)), daemon=True)
+    checking.start()
+    checking.join(10)
+    assert known == ["a"]
+    assert "not a file any more; the 1 keys read before stay valid" in caplog.text
 
 
 def test_a_file_that_is_mended_is_read_again(file: Path) -> None:

@@ -4,6 +4,8 @@ Workers wait for each other in the end, and not for the dead.
 """
 
 import asyncio
+import fcntl
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -130,12 +132,31 @@ def test_an_owner_that_is_back_is_soon_found_over_grpc(tmp_path: Path) -> None:
     run(play())
 
 
-def test_a_grpc_port_that_is_taken_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_grpc_port_that_is_taken_is_told_as_such(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Before the model is opened: it is a file that is not there."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # so that it is as before afterwards
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = Settings(Source(Path("nowhere")), port=0, grpc_port=taken.getsockname()[1], workers=2)
+        settings = Settings(Source(Path("nowhere")), port=0, grpc_port=taken.getsockname()[1], workers=count)
         with pytest.raises(ConfigError, match="choose another --host or --grpc-port"):
             workers.supervise(settings, Unasked())
+
+
+def test_nobody_tidies_the_private_folder_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After ten quiet days systemd-tmpfiles would: uploads, and the metrics of several workers, have no place then."""
+    served = []
+
+    def serving(settings: Settings, sock: socket.socket, place: Place, *_: object) -> None:
+        descriptor = os.open(place.private, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as it asks
+        os.close(descriptor)
+        served.append(place.private)
+
+    monkeypatch.setattr(workers, "serve_in_this_process", serving)
+    monkeypatch.setattr(workers, "leave", lambda: None)
+    workers.supervise(Settings(Source(Path("nowhere")), port=0, grpc_port=None), Unasked())
+    assert len(served) == 1 and not served[0].exists()
 
 
 def test_workers_that_start_again_and_again_find_room_to_tell_their_ports(tmp_path: Path) -> None:

@@ -257,7 +257,19 @@ def test_a_key_among_the_defaults_is_as_wrong_as_any_other(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "cameras:", "cameras: []", "cameras: 3", "just text", "cameras: {name: a}", "a: [", "\tx: 1", "[x]: 1"],
+    [
+        "",
+        "[]",
+        "cameras:",
+        "cameras: []",
+        "cameras: 3",
+        "just text",
+        "cameras: {name: a}",
+        "a: [",
+        "\tx: 1",
+        "[x]: 1",
+        "[" * 9000,
+    ],
 )
 def test_a_file_without_a_list_of_cameras_is_refused(tmp_path: Path, text: str) -> None:
     told = refused([written(tmp_path, text)])

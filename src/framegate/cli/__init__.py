@@ -51,6 +51,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `framegate`; exits 1 with one readable line for anything that the user can act on."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _fill_descriptors()
     _print_utf8()
     top = Parser(prog="framegate", description="Measure, prove and use video models.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
@@ -74,6 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("error: interrupted; what was finished is kept, run it again to go on")
     if code:
         sys.exit(code)
+
+
+def _fill_descriptors() -> None:
+    """Of the standard streams, where they are closed: a socket in such a place would get what is printed."""
+    while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(free, True)
+    os.close(free)
 
 
 def _print_utf8() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import Any
 
@@ -11,15 +12,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from framegate.serve.errors import Stopping
 from framegate.serve.guard import Guard
 from framegate.serve.metrics import Metrics
 from framegate.serve.rest import error_response
 
+FRAGMENTS = 4096  # of a WebSocket's message
 HEAD_BYTES = 1 << 16  # of a request before its body, and after any piece of it; beyond it no more is read
 # How a WebSocket is counted: a client may send any code from 3000 to 4999
 CLOSINGS = frozenset({"403", "1000", "1001", "1005", "1006", "1008", "1009", "1011", "1012", "1013", "4404"})
+# What uvicorn logs of a request that is none: its sender's to know, who would else fill the log
+SENDERS_FAULTS = frozenset(
+    {
+        "Invalid HTTP request received.",
+        "Unsupported upgrade request.",
+        "Invalid UTF-8 sequence received from client.",  # with a traceback
+    }
+)
+logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg not in SENDERS_FAULTS)
 
 
 class InFlight:
@@ -131,6 +143,7 @@ class BoundedHttp(HttpToolsProtocol):
     """
 
     _bare_bytes = 0  # since the request began, or since the last piece of its body
+    _patience: asyncio.TimerHandle | None = None  # with a head that does not come, or not whole
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -150,6 +163,30 @@ class BoundedHttp(HttpToolsProtocol):
         self.parser.feed_data(b"\r\n".join([*head, b"", b""]))
         return self.parser
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A head has as long to come as the next one of a kept connection."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing comes any more."""
+        self._head_came()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._patience = self.loop.call_later(self.timeout_keep_alive, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:  # the request before it is in work
+            self._await_head()
+
+    def _head_came(self) -> None:
+        if self._patience:
+            self._patience.cancel()
+            self._patience = None
+
     def data_received(self, data: bytes) -> None:
         """Close the connection on endless headers."""
         if self._bare_bytes > HEAD_BYTES:
@@ -158,8 +195,15 @@ class BoundedHttp(HttpToolsProtocol):
         self._bare_bytes += len(data)
         super().data_received(data)
 
+    def on_message_begin(self) -> None:
+        """A head comes."""
+        super().on_message_begin()
+        if not self._patience:
+            self._await_head()
+
     def on_headers_complete(self) -> None:
         """The body comes."""
+        self._head_came()
         self._bare_bytes = 0
         if not self.declines:
             super().on_headers_complete()
@@ -176,8 +220,8 @@ class BoundedHttp(HttpToolsProtocol):
             super().on_message_complete()
 
 
-class AnsweringWebSocket(WebSocketsSansIOProtocol):
-    """Uvicorn's protocol, with an answer to what may not ask for a WebSocket: a POST, hundreds of headers."""
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """Uvicorn's protocol with an end to fragments, and an answer to what may not ask: a POST, hundreds of headers."""
 
     def data_received(self, data: bytes) -> None:
         """Refuse it; uvicorn would leave the client waiting on an open connection."""
@@ -186,3 +230,11 @@ class AnsweringWebSocket(WebSocketsSansIOProtocol):
             said = b"".join(self.conn.data_to_send())
             self.transport.write(said or b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             self.transport.close()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Close what comes in crumbs: each costs fifty bytes of memory."""
+        if len(self.frames) < FRAGMENTS:
+            super().handle_cont(event)
+        elif not self.close_sent:
+            self.conn.send_close(1009, f"a message in more than {FRAGMENTS:,} fragments")
+            self.handle_parser_exception()

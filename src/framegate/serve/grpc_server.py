@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from framegate.contract import ConfigError
-from framegate.serve.grpc_service import Service, handlers
+from framegate.serve.grpc_service import Service, end, handlers
 from framegate.serve.infer import Inference
 from framegate.serve.peers import Peers
 
@@ -41,8 +41,9 @@ class Keys(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 async def _refuse(request: Any, context: Any) -> None:
-    await context.abort(
-        grpc.StatusCode.UNAUTHENTICATED,
+    end(
+        context,
+        "UNAUTHENTICATED",
         "no valid key; send the metadata 'authorization: Bearer KEY' or 'x-api-key: KEY'",
     )
 

@@ -41,7 +41,7 @@ def answering(method: Call) -> Call:
         try:
             response = await method(self, request, context)
         except Exception as error:
-            await self.refuse(_told(error), context)
+            return self.refuse(_told(error), context)
         self.count("OK")
         return response
 
@@ -54,6 +54,16 @@ def _told(error: Exception) -> ServeError:
         return error
     log.error("a gRPC call failed", exc_info=error)
     return ServeError("internal error; the server's log says more")
+
+
+def end(context: Any, code: str, details: str) -> None:
+    """Make a call end with this status once it returns.
+
+    Not by `context.abort`: the exception that it raises is kept by the call and knows, by its traceback, the call and
+    its request, so that the memory of refused requests would come back with the collector only.
+    """
+    context.set_code(grpc.StatusCode[code])
+    context.set_details(details)
 
 
 def _ms(error: Overloaded) -> str:
@@ -95,7 +105,7 @@ def _parsing(service: Service, call: Bound, parse: Parse) -> Bound:
         try:
             message = parse(sent)
         except DecodeError:
-            return await service.refuse(BadRequest(NO_MESSAGE), context)
+            return service.refuse(BadRequest(NO_MESSAGE), context)
         return await call(message, context)
 
     return parsed
@@ -119,7 +129,7 @@ def _parsing_stream(service: Service, call: Bound, parse: Parse) -> Bound:
 
         await call(messages(), context)
         if damaged:
-            await service.refuse(BadRequest(NO_MESSAGE), context)
+            service.refuse(BadRequest(NO_MESSAGE), context)
 
     return parsed
 
@@ -135,11 +145,12 @@ class Service:
         if self._counted:
             self.engine.metrics.request("grpc", outcome)
 
-    async def refuse(self, error: ServeError, context: Any) -> None:
-        """End a call by an error, and count it."""
+    def refuse(self, error: ServeError, context: Any) -> None:
+        """Count a call, and make it end by an error once it returns."""
         self.count(error.grpc)
-        pushback = [(PUSHBACK, _ms(error))] if isinstance(error, Overloaded) else []
-        await context.abort(grpc.StatusCode[error.grpc], str(error), tuple(pushback))
+        if isinstance(error, Overloaded):
+            context.set_trailing_metadata(((PUSHBACK, _ms(error)),))
+        end(context, error.grpc, str(error))
 
     async def ServerLive(self, request: Any, context: Any) -> Any:
         """The server answers."""
@@ -233,7 +244,7 @@ class Service:
             cut = reading.cancel()
             stopping.cancel()
         if cut:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(Stopping()))
+            end(context, Stopping.grpc, str(Stopping()))
 
     async def _streamed(self, message: Any, context: Any, before: asyncio.Task[None] | None) -> Any:
         """One message of a stream answered."""

@@ -110,6 +110,8 @@ class Keys:
             if signature == self._signature:
                 return
             self._signature = signature  # also of a broken file: it is read once
+            if not self.path.is_file():  # the server would wait for whoever writes to a pipe
+                raise ConfigError(f"{self.path}: not a file any more")
             self._entries = _read(self.path)
             warn_if_open(self.path)
         except OSError as error:

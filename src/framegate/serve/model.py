@@ -83,15 +83,26 @@ def open_folder(source: Source, max_batch: int) -> Opened:
 @contextmanager
 def _private_copy(folder: Path) -> Iterator[Path]:
     """A copy that nobody else writes to; errors name the folder, not the copy."""
-    with TemporaryDirectory(prefix="framegate-") as scratch:
-        copy = Path(scratch) / "bundle"
-        try:
-            shutil.copytree(folder, copy)
-            yield copy
-        except FramegateError as error:
-            raise type(error)(str(error).replace(str(copy), str(folder))) from error.__cause__
-        except (OSError, shutil.Error) as error:
-            raise FramegateError(f"{folder}: cannot be read whole: {error}") from error
+    try:
+        with TemporaryDirectory(prefix="framegate-") as scratch:
+            copy = Path(scratch) / "bundle"
+            shutil.copytree(folder, copy, copy_function=_copy)
+            try:
+                yield copy
+            except FramegateError as error:
+                raise type(error)(str(error).replace(str(copy), str(folder))) from error.__cause__
+    except OSError as error:
+        raise FramegateError(f"{folder}: cannot be read whole: {error}") from error
+
+
+def _copy(source: str, target: str) -> None:
+    """Of one file; a device never ends, and a pipe that nobody writes to never begins."""
+    if not Path(source).is_file():
+        raise FramegateError(f"{source}: neither a file nor a link to one")
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise FramegateError(f"{source}: cannot be copied: {error.strerror}") from error
 
 
 def warm(session: Session, max_batch: int) -> None:

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 from framegate.serve.app import create_app
 from framegate.serve.aside import Aside
 from framegate.serve.binding import grpc_credentials, names_to_answer, tls_of, uvicorn_options
-from framegate.serve.connections import AnsweringWebSocket, BoundedHttp, InFlight
+from framegate.serve.connections import BoundedHttp, BoundedWebSocket, InFlight
 from framegate.serve.engine import Engine
 from framegate.serve.grpc_server import make_server
 from framegate.serve.guard import Guard, Rules
@@ -177,7 +177,7 @@ class _Server:
             self._requests.around(app, counted),
             http=BoundedHttp,
             proxy_headers=False,
-            ws=AnsweringWebSocket,
+            ws=BoundedWebSocket,
             ws_max_size=limits.max_request,
             ws_per_message_deflate=False,
             timeout_keep_alive=IDLE_CONNECTION_S,

@@ -14,7 +14,7 @@ from framegate.serve.engine import Engine
 from framegate.serve.model import Opened, Source, open_folder
 
 AGAIN_S = 10.0  # a folder stays out for so long after no memory, a full disk, a file that cannot be read
-Fingerprint = tuple[tuple[str, int, int], ...]
+Fingerprint = tuple[tuple[str, int, int, int], ...]
 log = logging.getLogger(__name__)
 
 
@@ -108,9 +108,12 @@ class Follower:
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """What changes when a file of the folder does: name, size and time of each."""
+    """What changes when a file of the folder does: name, size and both times of each.
+
+    The time of the content alone is a claim: `cp -p`, archives and images give files of another version the same.
+    """
     try:
         files = [(one.name, one.stat()) for one in folder.iterdir()]
     except OSError:
         return ()
-    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files))
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in files))

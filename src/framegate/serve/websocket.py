@@ -110,8 +110,10 @@ class _Connection:
             self._live.finish()
             await writer  # what was accepted is answered
             await _close(self._socket, code, reason)
-        except (WebSocketDisconnect, RuntimeError, TimeoutError):
-            pass  # the client is gone: RuntimeError is Starlette's for a send after that
+        except (WebSocketDisconnect, RuntimeError, TimeoutError) as error:
+            # The client is gone: RuntimeError is Starlette's for a send after that. A task keeps it, by its traceback
+            # this call, and so the task: a circle, with the last frame in it
+            error.__traceback__ = None
         finally:
             for task in (writer, reader, stopping):
                 task.cancel()
@@ -147,9 +149,10 @@ class _Connection:
         if time_s is None and self._fps is not None:
             time_s = seq / self._fps
 
+        stream, limits = self._stream, self._engine.limits.media  # not self: a circle would keep the last frame
+
         def load() -> Frames:
-            spec = self._stream.model.clip
-            return resize(decode_image(data, self._engine.limits.media, f"frame {seq}", SENT_FORMATS), spec)
+            return resize(decode_image(data, limits, f"frame {seq}", SENT_FORMATS), stream.model.clip)
 
         self._live.offer(time.monotonic() if time_s is None else time_s, load, exact=time_s is not None)
 

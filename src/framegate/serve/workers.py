@@ -8,6 +8,7 @@ dies is started again; its streams are gone, and their clients are told so by th
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -16,7 +17,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -51,11 +53,13 @@ def supervise(settings: Settings, stopped: Asked) -> None:
         warn_of(tls)
     check_binding(settings.host, keys, tls, settings.insecure)
     raise_file_limit()
-    with TemporaryDirectory(prefix="framegate-serve-") as private:  # 0700: sockets of workers, uploads
+    with TemporaryDirectory(prefix="framegate-serve-") as private, kept(Path(private)):  # 0700: sockets, uploads
         if settings.workers > 1:
             check_sockets(Path(private))
         with listen(settings.host, settings.port) as sock:
             sock.listen(2048)
+            if settings.grpc_port:  # told now, and in our words; two servers that share it would mix their clients
+                listen(settings.host, settings.grpc_port, "--grpc-port").close()
             if settings.workers == 1:
                 place = Place(0, 1, Path(private))
                 serve_in_this_process(settings, sock, place, lambda ports: ready(settings, ports), stopped)
@@ -63,6 +67,17 @@ def supervise(settings: Settings, stopped: Asked) -> None:
                 _Supervisor(settings, sock, Path(private), stopped).run()
     if settings.workers == 1:
         leave()
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """A lock on a temporary folder: systemd-tmpfiles leaves it, and all that is in it, however old it becomes."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_sockets(private: Path) -> None:
@@ -116,8 +131,9 @@ def serve_in_this_process(
 def leave() -> NoReturn:
     """End this process now, with exit code 0: Python would wait for a thread that is busy with a client's file."""
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError):  # closed before it began (None), or nobody reads it any more
+            stream.flush()
     os._exit(0)
 
 
@@ -158,8 +174,6 @@ class _Supervisor:
     def _hold_grpc_port(self) -> None:
         port = self._settings.grpc_port or 0
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
-        if port:  # two servers that both share the port would mix their clients: one that shares with nobody finds out
-            listen(self._settings.host, port, "--grpc-port").close()
         self._grpc_holder = socket.socket(family, socket.SOCK_STREAM)
         self._grpc_holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:

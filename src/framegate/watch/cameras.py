@@ -131,6 +131,9 @@ def _entries(path: Path, problems: list[str]) -> list[tuple[str, Any]]:
     except (yaml.YAMLError, ValueError) as error:
         problems.append(f"{path}: not YAML: {_why_not_yaml(error)}")
         return []
+    except RecursionError:
+        problems.append(f"{path}: not YAML that can be read: nested too deeply")
+        return []
     problems += [f"{path}: {key}" for key in loader.twice]
     if not isinstance(content, dict) or not isinstance(content.get("cameras"), list) or not content["cameras"]:
         problems.append(f"{path}: expected a list of cameras under the key 'cameras'")
