@@ -170,6 +170,14 @@ async def hundred(server: Server) -> np.ndarray:
     return np.stack(await asyncio.gather(*(one(number) for number in range(1, BUSY + 1))))
 
 
+def test_of_a_burst_over_grpc_each_call_is_answered_or_refused_with_a_reason(start, bundle: Path) -> None:
+    with start(bundle).stub() as stub:
+        calls = [stub.ModelInfer.future(message(FRAMES[0][None])) for _ in range(4000)]
+        codes = {call.code() for call in calls}
+    assert grpc.StatusCode.OK in codes
+    assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
 def test_a_client_over_grpc_that_reads_nothing_holds_up_nobody(slow: Server) -> None:
     """Sixty-four of its requests are in work at most; the others wait in its own process."""
     sent = 0

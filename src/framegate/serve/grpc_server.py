@@ -12,6 +12,7 @@ from framegate.serve.grpc_service import Service, end, handlers
 from framegate.serve.infer import Inference
 from framegate.serve.peers import Peers
 
+PENDING = 1 << 16  # calls that came and were not looked at yet
 HEALTH = frozenset(f"/inference.GRPCInferenceService/{name}" for name in ("ServerLive", "ServerReady"))
 Check = Callable[[str | None], bool]
 
@@ -68,6 +69,9 @@ def make_server(
         ("grpc.max_receive_message_length", inference.engine.limits.max_request),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(reuse_port)),
+        # of a burst, gRPC would cancel what is beyond a thousand; whether there is time for it is ours to say
+        ("grpc.server.max_pending_requests", PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", PENDING),
     )
     server = grpc.aio.server(interceptors=[Keys(check)] if check else [], options=options)
     server.add_generic_rpc_handlers((handlers(Service(inference, peers, counted)),))
