@@ -170,6 +170,16 @@ async def hundred(server: Server) -> np.ndarray:
     return np.stack(await asyncio.gather(*(one(number) for number in range(1, BUSY + 1))))
 
 
+def test_pongs_that_nobody_reads_are_not_kept(start, bundle: Path) -> None:
+    server = start(bundle)
+    with handshake(server) as connection:
+        memory = server.rss_bytes
+        for _ in range(300):
+            connection.sendall(1000 * (b"\x89\xfd" + bytes(4 + 125)))
+        assert server.get("/v2/health/live").status_code == 200
+        assert server.rss_bytes < memory + 15e6
+
+
 def test_of_a_burst_over_grpc_each_call_is_answered_or_refused_with_a_reason(start, bundle: Path) -> None:
     with start(bundle).stub() as stub:
         calls = [stub.ModelInfer.future(message(FRAMES[0][None])) for _ in range(4000)]

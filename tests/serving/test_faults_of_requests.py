@@ -251,14 +251,15 @@ def test_a_message_in_crumbs_is_refused(server: Server) -> None:
 
 
 def test_a_head_that_does_not_come_is_not_waited_for() -> None:
-    """Nor one that comes by half; an answer that takes longer than a head may is."""
+    """Nor one that comes by half, nor what is none; an answer that takes longer than a head may is."""
 
     async def late(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(1.5)
+        if scope["path"] != "/early":
+            await asyncio.sleep(1.5)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
         await send({"type": "http.response.body", "body": b"late"})
 
-    async def play() -> tuple[bytes, ...]:
+    async def play() -> list[bytes]:
         config = uvicorn.Config(
             late, http=BoundedHttp, ws="none", lifespan="off", log_config=None, timeout_keep_alive=1
         )
@@ -266,22 +267,26 @@ def test_a_head_that_does_not_come_is_not_waited_for() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             serving = asyncio.create_task(server.serve([listening]))
 
-            async def said(sent: bytes) -> bytes:
+            async def said(sent: bytes, behind: bytes = b"") -> bytes:
                 reader, writer = await asyncio.open_connection(*listening.getsockname())
                 writer.write(sent)
-                found = await asyncio.wait_for(reader.read(), 30)
+                found = await reader.readuntil(b"late") if behind else b""
+                writer.write(behind)
+                found += await asyncio.wait_for(reader.read(), 30)
                 writer.close()
                 return found
 
             whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-            found = await asyncio.gather(*map(said, (b"", whole[:20], whole, whole + whole[:20])))
+            early = b"POST /early HTTP/1.1\r\nContent-Length: 9\r\n\r\n"
+            cases = (b"",), (whole[:20],), (whole,), (whole + whole[:20],), (whole, b"\r\n"), (early, b"x")
+            found = await asyncio.gather(*(said(*pieces) for pieces in cases))
             server.should_exit = True
             await serving
-            return tuple(found)
+            return found
 
-    nothing, half, one, one_and_a_half = asyncio.run(play())
+    nothing, half, *answered = asyncio.run(play())
     assert nothing == half == b""
-    assert one.endswith(b"late") and one == one_and_a_half
+    assert all(one.endswith(b"late") and one.count(b"HTTP/1.1 200") == 1 for one in answered)
 
 
 def test_an_upgrade_of_a_connect_is_no_request(server: Server) -> None:
@@ -316,16 +321,22 @@ def test_what_is_no_request_leaves_nothing_in_the_log(server: Server, what: str)
     assert server.text == before
 
 
-def test_what_is_refused_leaves_no_memory(server: Server) -> None:
+@pytest.mark.parametrize(("route", "most"), [("unary", 60e6), ("stream", 60e6), ("upload", 60e6), ("live", 28e6)])
+def test_what_is_refused_leaves_no_memory(server: Server, route: str, most: float) -> None:
     """Not even until the collector comes: its last generation is a minute late."""
+    many, image = 30, b"\xff\xd8\xff" + bytes(3_900_000)
+    wrong = message(np.zeros((1, 1000, 1300, 3), np.uint8))
     memory = server.rss_bytes
     with server.stub() as stub:
-        for _ in range(60):
+        if route == "stream":
+            answers = [one.error_message for one in stub.ModelStreamInfer(iter(many * [wrong]))]
+            assert len(answers) == many and all("unexpected shape" in one for one in answers)
+        for _ in range(many if route == "unary" else 0):
             with pytest.raises(grpc.RpcError, match="unexpected shape"):
-                stub.ModelInfer(message(np.zeros((1, 1000, 1300, 3), np.uint8)))
-    assert server.rss_bytes < memory + 100e6
-    memory = server.rss_bytes
-    for _ in range(40):
+                stub.ModelInfer(wrong)
+    for _ in range(many if route == "upload" else 0):
+        assert server.post(PREDICT, content=image).status_code == 400
+    for _ in range(many if route == "live" else 0):
         with server.live() as live:
-            assert live.ask(b"\xff\xd8\xff" + bytes(3_900_000))["event"] == "error"
-    assert server.rss_bytes < memory + 30e6
+            assert live.ask(image)["event"] == "error"
+    assert server.rss_bytes < memory + most

@@ -31,7 +31,11 @@ SENDERS_FAULTS = frozenset(
         "Invalid UTF-8 sequence received from client.",  # with a traceback
     }
 )
-logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg not in SENDERS_FAULTS)
+
+
+def worth_logging(record: logging.LogRecord) -> bool:
+    """A filter for uvicorn's log."""
+    return record.msg not in SENDERS_FAULTS
 
 
 class InFlight:
@@ -174,18 +178,17 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _await_head(self) -> None:
-        self._patience = self.loop.call_later(self.timeout_keep_alive, self._give_up)
-
-    def _give_up(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-        else:  # the request before it is in work
-            self._await_head()
+        self._patience = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
 
     def _head_came(self) -> None:
         if self._patience:
             self._patience.cancel()
             self._patience = None
+
+    @property
+    def _idle(self) -> bool:
+        """Nothing is in work, and it is no WebSocket."""
+        return (self.cycle is None or self.cycle.response_complete) and self in self.connections
 
     def data_received(self, data: bytes) -> None:
         """Close the connection on endless headers."""
@@ -194,11 +197,7 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self._bare_bytes += len(data)
         super().data_received(data)
-
-    def on_message_begin(self) -> None:
-        """A head comes."""
-        super().on_message_begin()
-        if not self._patience:
+        if self._idle and not self._patience:  # uvicorn's own patience ends with any byte
             self._await_head()
 
     def on_headers_complete(self) -> None:
@@ -221,7 +220,7 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """Uvicorn's protocol with an end to fragments, and an answer to what may not ask: a POST, hundreds of headers."""
+    """Uvicorn's protocol with an end to fragments and pongs, and an answer to a POST that asks for it."""
 
     def data_received(self, data: bytes) -> None:
         """Refuse it; uvicorn would leave the client waiting on an open connection."""
@@ -230,6 +229,13 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             said = b"".join(self.conn.data_to_send())
             self.transport.write(said or b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             self.transport.close()
+
+    def handle_ping(self) -> None:
+        """Answer, unless the client reads nothing: a later pong answers for all before it (RFC 6455, 5.5.3)."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
 
     def handle_cont(self, event: Frame) -> None:
         """Close what comes in crumbs: each costs fifty bytes of memory."""

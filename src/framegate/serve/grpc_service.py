@@ -251,9 +251,13 @@ class Service:
         try:
             response = await self._infer(message, context, before)
         except Exception as error:
-            failed = _told(error)
-            self.count(failed.grpc)
-            return pb.ModelStreamInferResponse(error_message=str(failed))
+            return self._refused(error)
         self.count("OK")
         response.parameters["triton_final_response"].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)
+
+    def _refused(self, error: Exception) -> Any:
+        """The answer in a stream; a variable beside the message would hold it: an error knows its variables."""
+        failed = _told(error)
+        self.count(failed.grpc)
+        return pb.ModelStreamInferResponse(error_message=str(failed))

@@ -102,7 +102,7 @@ def _copy(source: str, target: str) -> None:
     try:
         shutil.copyfile(source, target)
     except OSError as error:
-        raise FramegateError(f"{source}: cannot be copied: {error.strerror}") from error
+        raise FramegateError(f"{source}: cannot be copied: {error.strerror or error}") from error
 
 
 def warm(session: Session, max_batch: int) -> None:

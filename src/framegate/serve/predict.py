@@ -125,6 +125,9 @@ class _Decoding:
         finally:
             if not coming.cancel():
                 coming.exception()  # else asyncio would log what it was, if this was cancelled just then
+            if self._work.done():
+                self._work = None
+            del coming  # both keep an error, and by its traceback this call and the file: a circle
 
     def end(self, then: Callable[[], Any]) -> None:
         """Nothing is taken any more; `then` is called on the loop, when the thread has noticed."""

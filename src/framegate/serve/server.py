@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 from framegate.serve.app import create_app
 from framegate.serve.aside import Aside
 from framegate.serve.binding import grpc_credentials, names_to_answer, tls_of, uvicorn_options
-from framegate.serve.connections import BoundedHttp, BoundedWebSocket, InFlight
+from framegate.serve.connections import BoundedHttp, BoundedWebSocket, InFlight, worth_logging
 from framegate.serve.engine import Engine
 from framegate.serve.grpc_server import make_server
 from framegate.serve.guard import Guard, Rules
@@ -173,6 +173,7 @@ class _Server:
         self, app: ASGIApp, sockets: list[socket.socket] | None, counted: bool = True, **more: Any
     ) -> None:
         limits = self._settings.limits
+        logging.getLogger("uvicorn.error").addFilter(worth_logging)
         config = uvicorn.Config(
             self._requests.around(app, counted),
             http=BoundedHttp,

@@ -74,7 +74,8 @@ def kept(folder: Path) -> Iterator[None]:
     """A lock on a temporary folder: systemd-tmpfiles leaves it, and all that is in it, however old it becomes."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
     finally:
         os.close(descriptor)
@@ -132,7 +133,7 @@ def leave() -> NoReturn:
     """End this process now, with exit code 0: Python would wait for a thread that is busy with a client's file."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError):  # closed before it began (None), or nobody reads it any more
+        with suppress(AttributeError, OSError, ValueError):  # closed, or nobody reads it
             stream.flush()
     os._exit(0)
 
