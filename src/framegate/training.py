@@ -189,6 +189,18 @@ class LitVideo(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+class BestCheckpoint(ModelCheckpoint):
+    """The best epoch; of those that are as good, the latest.
+
+    On a few dozen validation clips accuracy is soon the highest that it can be. Lightning would keep the first such
+    epoch, whose net may still answer everything with 51 %; compression and another machine's rounding then turn it.
+    """
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Whether this epoch takes the place of the one that is kept."""
+        return super().check_monitor_top_k(trainer, current) or bool(current == self.best_model_score)
+
+
 class EpochLine(Callback):
     """One log line per epoch, with numbers: progress where there is no terminal for a bar."""
 
@@ -236,7 +248,8 @@ def fit(
     distillation: Distillation | None = None,
     logger: Logger | None = None,
 ) -> FitResult:
-    """Train `net` in place; it ends on the CPU in eval mode with the weights of the best validation epoch.
+    """Train `net` in place; it ends on the CPU in eval mode with the weights of the best validation epoch (the
+    latest of equals).
 
     `resume_folder` keeps last.ckpt: a run that was interrupted goes on from there, so key it by the digest of
     everything that decides the result. Raises ConfigError for a precision or accelerator that is not here,
@@ -254,7 +267,7 @@ def fit(
     if distillation:
         cast(nn.Module, distillation.teacher).eval().requires_grad_(False)
     lit = LitVideo(net, settings, weights, distillation)
-    best = ModelCheckpoint(resume_folder, "best", monitor=settings.monitor, mode=mode_of(settings.monitor))
+    best = BestCheckpoint(resume_folder, "best", monitor=settings.monitor, mode=mode_of(settings.monitor))
     latest = ModelCheckpoint(resume_folder, "last", enable_version_counter=False)  # after every epoch
     trainer = _trainer(settings, [best, latest, EpochLine()], logger)
     last = resume_folder / "last.ckpt"

@@ -84,6 +84,17 @@ def test_an_interrupted_fit_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(seen) == len(data.train_dataloader())  # one epoch more, not three
 
 
+@pytest.mark.parametrize(("monitor", "lr", "latest"), [("val/accuracy", 1e-9, True), ("val/loss", 1e-3, False)])
+def test_of_epochs_that_are_as_good_the_latest_is_kept(tmp_path: Path, monitor: str, lr: float, latest: bool) -> None:
+    """Unlearning: so slowly that accuracy stands still while weights do not, and so that the loss rises."""
+    net, constant = gru(), partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0)
+    unlearning = replace(SETTINGS, optimizer=partial(torch.optim.AdamW, maximize=True), scheduler=constant)
+    fit(net, moving_data(), replace(unlearning, monitor=monitor, lr=lr, max_epochs=4), tmp_path)
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    kept = all(torch.equal(value, last[f"net.{name}"]) for name, value in net.state_dict().items())
+    assert kept is latest
+
+
 def test_carried_states_start_the_next_batch_and_only_where_the_net_forgets() -> None:
     always = replace(SETTINGS, carry=1.0)
     frames, labels = torch.randint(0, 256, (4, 3, 16, 16, 3)).byte(), torch.tensor([0, 1, 0, 1])
