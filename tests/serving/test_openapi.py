@@ -42,6 +42,19 @@ def test_every_route_stands_in_it(schema: Any) -> None:
     assert all("summary" in entry or "description" in entry for entry in _entries(schema)), "each says what it is"
 
 
+def test_head_is_answered_wherever_get_is(server: Server) -> None:
+    names = {"{model}": "framegate", "{version}": server.version}
+    paths = [label.removeprefix("GET ") for label in OPERATIONS if label.startswith("GET ")]
+    for path in [*paths, "/", "/page.css", "/page.js", "/openapi.json"]:
+        for name, value in names.items():
+            path = path.replace(name, value)
+        got, head = server.get(path), server.ask("HEAD", path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-type"] == got.headers["content-type"]
+    assert server.ask("HEAD", "/v2/models/nobody").status_code == 404
+    assert server.ask("HEAD", "/v1/predict").status_code == 405
+
+
 def test_nothing_is_answered_by_a_list_of_details(schema: Any) -> None:
     assert [entry for entry in _entries(schema) if "422" in entry["responses"]] == []
     predict = schema.raw_schema["paths"]["/v1/predict"]["post"]

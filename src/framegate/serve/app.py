@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import orjson
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.responses import Response, StreamingResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -53,11 +54,13 @@ def create_app(engine: Engine, inference: Inference, peers: Peers, private: Path
     app.add_exception_handler(ServeError, _as_json)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(ClientDisconnect, _nobody)
-    app.include_router(make_router(inference, peers))
-    app.include_router(live_page(engine.name))
+    for router in (make_router(inference, peers), live_page(engine.name)):
+        _add_heads(router)
+        app.include_router(router)
     _add_predict(app, engine, private)
     _add_metrics(app, engine)
     _add_openapi(app)
+    _add_heads(app.router)
 
     @app.websocket("/v1/streams/{model}")
     async def streams(socket: WebSocket, model: str) -> None:
@@ -142,7 +145,14 @@ def _add_metrics(app: FastAPI, engine: Engine) -> None:
 
 
 def _add_openapi(app: FastAPI) -> None:
-    @app.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/openapi.json", include_in_schema=False)
     def openapi() -> Response:
         """Every HTTP route."""
         return json_response(app.openapi())
+
+
+def _add_heads(router: APIRouter) -> None:
+    """HEAD wherever GET is, for `curl -I` and the load balancers that ask with it; FastAPI answers 405."""
+    for route in list(router.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)

@@ -42,7 +42,6 @@ def live_page(model: str) -> APIRouter:
         router.add_api_route(
             "/" if name == "index.html" else f"/{name}",
             _answer(content, f"{kind}; charset=utf-8"),
-            methods=["GET", "HEAD"],
             include_in_schema=False,
         )
     return router
