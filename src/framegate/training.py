@@ -198,7 +198,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         """Whether this epoch takes the place of the one that is kept."""
-        return super().check_monitor_top_k(trainer, current) or bool(current == self.best_model_score)
+        equal = current is not None and bool(current == self.best_model_score)
+        return equal or super().check_monitor_top_k(trainer, current)
 
 
 class EpochLine(Callback):
@@ -252,8 +253,8 @@ def fit(
     latest of equals).
 
     `resume_folder` keeps last.ckpt: a run that was interrupted goes on from there, so key it by the digest of
-    everything that decides the result. Raises ConfigError for a precision or accelerator that is not here,
-    DataError when the loss stops being a number.
+    everything that decides the result. Raises ConfigError for a precision, accelerator or monitor that is not
+    here, DataError when the loss stops being a number.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -267,6 +268,9 @@ def fit(
     if distillation:
         cast(nn.Module, distillation.teacher).eval().requires_grad_(False)
     lit = LitVideo(net, settings, weights, distillation)
+    known = ("train/loss", "val/loss", *map(str, lit.metrics))
+    if settings.monitor not in known:
+        raise ConfigError(f"train.monitor: {settings.monitor!r}; expected one of {', '.join(known)}")
     best = BestCheckpoint(resume_folder, "best", monitor=settings.monitor, mode=mode_of(settings.monitor))
     latest = ModelCheckpoint(resume_folder, "last", enable_version_counter=False)  # after every epoch
     trainer = _trainer(settings, [best, latest, EpochLine()], logger)

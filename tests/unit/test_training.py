@@ -143,6 +143,8 @@ def test_what_is_not_here_is_refused(tmp_path: Path) -> None:
             fit(gru(), moving_data(), replace(SETTINGS, accelerator="gpu"), tmp_path)
     with pytest.raises(ConfigError, match="fp7"):
         fit(gru(), moving_data(), replace(SETTINGS, precision="fp7"), tmp_path)
+    with pytest.raises(ConfigError, match=r"train\.monitor: 'val/acc'; expected one of .*val/accuracy"):
+        fit(gru(), moving_data(), replace(SETTINGS, monitor="val/acc"), tmp_path)
 
 
 def test_a_learning_rate_that_explodes_is_a_readable_error(tmp_path: Path) -> None:
