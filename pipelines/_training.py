@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framegate.contract import digest_of
+from framegate.contract import digest_of, sha256_file
 from pipelines._index import open_index
 from pipelines._schema import Config
 
@@ -42,6 +42,9 @@ def train_settings(cfg: Config, **changed: Any) -> TrainSettings:
 @contextmanager
 def resume_folder(*inputs: Any) -> Iterator[Path]:
     """A folder for last.ckpt, named by the digest of all that decides the result; removed when the work is done."""
-    folder = Path("work/resume") / digest_of(inputs)[:16]
+    from framegate import training
+
+    rule = sha256_file(Path(training.__file__))  # another rule cannot go on from what this one kept
+    folder = Path("work/resume") / digest_of([*inputs, rule])[:16]
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -24,7 +24,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torchmetrics import Accuracy, ConfusionMatrix, F1Score, MetricCollection, Precision, Recall
 
-from framegate.contract import ConfigError, DataError, atomic_path, write_json
+from framegate.contract import ConfigError, DataError, atomic_path, nearest, write_json
 from framegate.data.module import Batch, ClipDataModule
 from framegate.models.store import NetCard, save_net
 from framegate.models.video import VideoNet, run_clip
@@ -167,7 +167,8 @@ class LitVideo(pl.LightningModule):
         self.metrics.update(logits, labels)
         self.confusion.update(logits, labels)
         self.class_f1.update(logits, labels)
-        self.log("val/loss", nn.functional.cross_entropy(logits, labels), batch_size=len(labels))
+        loss = nn.functional.cross_entropy(logits, labels)
+        self.log("val/loss", loss, batch_size=len(labels), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's metrics; the confusion matrix stays for `fit`."""
@@ -199,7 +200,9 @@ class BestCheckpoint(ModelCheckpoint):
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         """Whether this epoch takes the place of the one that is kept."""
         equal = current is not None and bool(current == self.best_model_score)
-        return equal or super().check_monitor_top_k(trainer, current)
+        if trainer.strategy.reduce_boolean_decision(equal):  # by all processes, as the parent's own decision
+            return True
+        return super().check_monitor_top_k(trainer, current)
 
 
 class EpochLine(Callback):
@@ -256,6 +259,10 @@ def fit(
     everything that decides the result. Raises ConfigError for a precision, accelerator or monitor that is not
     here, DataError when the loss stops being a number.
     """
+    known = ("train/loss", "val/loss", *map(str, video_metrics(net.num_classes)))
+    if settings.monitor not in known:
+        hint = nearest(settings.monitor, known)
+        raise ConfigError(f"train.monitor: {settings.monitor!r}; expected one of {', '.join(known)}{hint}")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     pl.seed_everything(settings.seed, workers=True, verbose=False)
@@ -268,9 +275,6 @@ def fit(
     if distillation:
         cast(nn.Module, distillation.teacher).eval().requires_grad_(False)
     lit = LitVideo(net, settings, weights, distillation)
-    known = ("train/loss", "val/loss", *map(str, lit.metrics))
-    if settings.monitor not in known:
-        raise ConfigError(f"train.monitor: {settings.monitor!r}; expected one of {', '.join(known)}")
     best = BestCheckpoint(resume_folder, "best", monitor=settings.monitor, mode=mode_of(settings.monitor))
     latest = ModelCheckpoint(resume_folder, "last", enable_version_counter=False)  # after every epoch
     trainer = _trainer(settings, [best, latest, EpochLine()], logger)

@@ -78,6 +78,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     response = json_response({"error": f"{request.method} {request.url.path}: {error.detail}"}, error.status_code)
     response.headers.update(error.headers or {})
+    if response.headers.get("Allow") == "GET":
+        response.headers["Allow"] = "GET, HEAD"  # a route of its own, see _add_heads
     return response
 
 
@@ -152,7 +154,7 @@ def _add_openapi(app: FastAPI) -> None:
 
 
 def _add_heads(router: APIRouter) -> None:
-    """HEAD wherever GET is, for `curl -I` and the load balancers that ask with it; FastAPI answers 405."""
+    """HEAD wherever a router itself has GET, for `curl -I` and load balancers that ask so; FastAPI answers 405."""
     for route in list(router.routes):
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
             router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
