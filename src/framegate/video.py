@@ -59,6 +59,14 @@ class TimedFrame:
             return self.source
         return _upright(_video_rgb(self.source), self.source.rotation)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of `rgb`, known without converting."""
+        if isinstance(self.source, np.ndarray):
+            return self.source.shape[0], self.source.shape[1]
+        height, width = self.source.height, self.source.width
+        return (width, height) if _turns(self.source.rotation) % 2 else (height, width)
+
 
 def check_file(path: Path) -> None:
     """MediaError when there is no file, or nothing in it."""
@@ -258,5 +266,9 @@ def _video_rgb(frame: av.VideoFrame) -> Pixels:
 
 def _upright(frame: Pixels, degrees: int) -> Pixels:
     """Rotate counterclockwise by the nearest multiple of 90 degrees."""
-    turns = round(degrees / 90) % 4
+    turns = _turns(degrees)
     return np.ascontiguousarray(np.rot90(frame, turns)) if turns else frame
+
+
+def _turns(degrees: int) -> int:
+    return round(degrees / 90) % 4

@@ -1,6 +1,7 @@
 """Files that are watched: the answers of predict, alerts, folders, and files that cannot be played."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,15 @@ def test_frozen_and_black_are_told_when_they_begin_and_when_they_are_over(tmp_pa
         one[:2] for one in told
     ] == [("black", True), ("frozen", True), ("frozen", False), ("black", False)]
     assert told[0][2] == pytest.approx(2.0, abs=0.11) and told[1][2] == pytest.approx(2.5, abs=0.4)
+
+
+@pytest.mark.parametrize(("rotation", "size"), [(0, (64, 48)), (90, (48, 64)), (180, (64, 48)), (270, (48, 64))])
+def test_the_size_that_is_told_is_that_of_the_upright_picture(
+    rotation: int, size: tuple[int, int], tmp_path: Path, tiny_bundle: Path, make_clip: Callable[..., Path]
+) -> None:
+    clip = make_clip(tmp_path / "a.mp4", rotation=rotation, size=(64, 48), frames=3)
+    told = named(events_of(settings(tiny_bundle, [clip], pace=FAST)), "connected")[0]
+    assert (told["width"], told["height"]) == size
 
 
 def test_a_camera_that_gives_fewer_frames_than_the_model_wants_is_slow(tmp_path: Path, tiny_bundle: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import threading
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -37,6 +38,35 @@ def test_a_picture_that_stands_still_is_frozen_until_it_moves() -> None:
 
 def test_a_moving_picture_is_never_frozen() -> None:
     assert seen(Health(Bounds(frozen_s=0.3)), "grbgrb" * 5 + "R" * 3 + "r") == []
+
+
+def test_a_picture_that_stands_still_is_frozen_whatever_an_encoder_makes_of_it() -> None:
+    health, scene = (
+        Health(Bounds(frozen_s=1.0)),
+        np.asarray(cv2.resize(picture("g", 0, (32, 24)), (320, 240)), np.uint8),
+    )
+    found, seen_as = [], set()
+    for k in range(30):
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 80 if k % 5 else 90]  # every fifth is a key frame
+        decoded = np.asarray(cv2.imdecode(cv2.imencode(".jpg", scene, quality)[1], cv2.IMREAD_COLOR), np.uint8)
+        pixels = np.asarray(cv2.resize(decoded, (64, 64), interpolation=cv2.INTER_AREA), np.uint8)
+        seen_as.add(pixels.tobytes())
+        found += [(k, change) for change in health.see(look_at(pixels, k / 10))]
+    assert len(seen_as) == 2 and found == [(10, Change("frozen", True))]
+
+
+@pytest.mark.parametrize("kind", ["a speck that moves", "sensor noise", "a slow dawn"])
+def test_what_changes_a_little_is_not_frozen(kind: str) -> None:
+    health, rng = Health(Bounds(frozen_s=1.0)), np.random.default_rng(0)
+    for k in range(100):
+        pixels = np.full((64, 64, 3), 100, np.uint8)
+        if kind == "a speck that moves":
+            pixels[30, k % 64] = 115
+        elif kind == "sensor noise":
+            pixels += rng.integers(0, 3, pixels.shape, np.uint8)
+        else:
+            pixels += np.uint8(k // 9)  # slower than a grey level in 1 s would be still
+        assert not health.see(look_at(pixels, k / 10))
 
 
 def test_a_black_picture_with_noise_is_black_and_a_dark_one_is_not() -> None:

@@ -111,7 +111,7 @@ class Watched:
         self._health.restart()
         if again:  # a file in a loop
             return
-        height, width = frame.source.shape[:2] if isinstance(frame.source, np.ndarray) else _size(frame)
+        height, width = frame.size
         self._tell("connected", source=self.camera.address.shown, width=width, height=height, fps=nominal_fps)
 
     def disconnected(self, error: Exception, retry_s: float) -> None:
@@ -236,11 +236,6 @@ def text(error: Exception) -> str:
     if isinstance(error, FramegateError):
         return str(error)
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
-
-
-def _size(frame: TimedFrame) -> tuple[int, int]:
-    assert not isinstance(frame.source, np.ndarray)
-    return frame.source.height, frame.source.width
 
 
 def _shrunk(pixels: Pixels) -> Pixels:
