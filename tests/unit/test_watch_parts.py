@@ -41,11 +41,8 @@ def test_a_moving_picture_is_never_frozen() -> None:
 
 
 def test_a_picture_that_stands_still_is_frozen_whatever_an_encoder_makes_of_it() -> None:
-    health, scene = (
-        Health(Bounds(frozen_s=1.0)),
-        np.asarray(cv2.resize(picture("g", 0, (32, 24)), (320, 240)), np.uint8),
-    )
-    found, seen_as = [], set()
+    scene = np.asarray(cv2.resize(picture("g", 0, (32, 24)), (320, 240)), np.uint8)
+    health, found, seen_as = Health(Bounds(frozen_s=1.0)), [], set()
     for k in range(30):
         quality = [cv2.IMWRITE_JPEG_QUALITY, 80 if k % 5 else 90]  # every fifth is a key frame
         decoded = np.asarray(cv2.imdecode(cv2.imencode(".jpg", scene, quality)[1], cv2.IMREAD_COLOR), np.uint8)

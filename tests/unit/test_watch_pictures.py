@@ -11,6 +11,7 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -140,6 +141,14 @@ def test_the_drawing_shows_bars_and_a_red_frame_while_an_alert_is_on() -> None:
     rows = quiet[240 - 3 * 16 :, 160:]
     lengths = [int((rows[16 * k + 8] == (64, 160, 255)).all(axis=1).sum()) for k in range(3)]
     assert lengths == pytest.approx([0.7 * 156, 0.2 * 156, 0.1 * 156], abs=2)  # the likeliest first
+
+
+def test_a_long_label_does_not_run_into_the_bars() -> None:
+    long = replace(shown("g"), shares=(("counterclockwise", 0.6), ("up", 0.3), ("down", 0.1)))
+    row = draw(long)[240 - 3 * 16 + 4 : 240 - 2 * 16 - 4]
+    bar = (row == (64, 160, 255)).all(axis=2).any(axis=0).nonzero()[0]
+    letters = (row.min(axis=2) > 150).any(axis=0).nonzero()[0]
+    assert letters.max() < bar.min() < bar.max() < 319
 
 
 def test_a_tiny_picture_is_enlarged_and_the_frame_itself_is_not_drawn_on() -> None:

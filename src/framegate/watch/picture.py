@@ -54,11 +54,13 @@ def draw(picture: Picture) -> Pixels:
         words = f"ALERT {picture.alert}"
         _write(canvas, words, width - _width(words, line) - 4, line - 4, line, ALARM)
         cv2.rectangle(canvas, (0, 0), (width - 1, height - 1), ALARM, max(2, line // 6))
+    longest = max(_width(f"{100:5.1f} % {label}", line) for label, _ in picture.shares)
+    left = min(max(width // 2, 4 + longest + 8), width * 3 // 4)  # of the bars: the same in all pictures of a camera
     for row, (label, share) in enumerate(top):
         base = height - line * (len(top) - row)
-        length = round((width // 2 - 4) * share)
+        length = round((width - left - 4) * share)
         if length:
-            cv2.rectangle(canvas, (width // 2, base + 4), (width // 2 + length, base + line - 4), BAR, -1)
+            cv2.rectangle(canvas, (left, base + 4), (left + length, base + line - 4), BAR, -1)
         _write(canvas, f"{100 * share:5.1f} % {label}", 4, base + line - 4, line, WHITE if row == 0 else PALE)
     return canvas
 
