@@ -67,7 +67,8 @@ def opened(session: FakeSession | None = None, **more: Any) -> Opened:
 
 @asynccontextmanager
 async def engine_of(session: FakeSession | None = None, clock: Callable[[], float] | None = None, **limits: Any) -> Any:
-    """An engine that is closed in the end."""
+    """An engine that is closed in the end; a machine that stands still for a second does not make answers late."""
+    limits = {"deadline_ms": 60_000, **limits}
     more = {"clock": clock} if clock else {}
     engine = Engine(opened(session), Limits(**limits), Metrics(), **more)
     try:

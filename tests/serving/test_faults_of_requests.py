@@ -140,7 +140,10 @@ def test_a_path_that_is_not_there_is_refused_as_everything_else(server: Server, 
     assert (answer.status_code, answer.json()) == (404, {"error": f"GET {path}: Not Found"})
 
 
-@pytest.mark.parametrize(("path", "allowed"), [(INFER, "POST"), (PREDICT, "POST"), ("/metrics", "GET"), ("/v2", "GET")])
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [(INFER, "POST"), (PREDICT, "POST"), ("/metrics", "GET, HEAD"), ("/v2", "GET, HEAD"), ("/", "GET, HEAD")],
+)
 def test_a_method_that_is_not_there_is_told_which_one_is(server: Server, path: str, allowed: str) -> None:
     answer = server.ask("DELETE", path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
