@@ -79,8 +79,8 @@ class Clock:
 
 
 def make_inference(session: FakeSession, clock: Callable[[], float] | None = None, **limits: Any) -> Inference:
-    """On the running loop."""
-    metrics = Metrics()
+    """On the running loop; a machine that stands still for a second does not make answers late."""
+    limits, metrics = {"deadline_ms": 60_000, **limits}, Metrics()
     given = {} if clock is None else {"clock": clock}
     return Inference(Engine(opened(session), Limits(**limits), metrics, **given), **given)
 
