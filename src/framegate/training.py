@@ -194,7 +194,7 @@ class BestCheckpoint(ModelCheckpoint):
     """The best epoch; of those that are as good, the latest.
 
     On a few dozen validation clips accuracy is soon the highest that it can be. Lightning would keep the first such
-    epoch, whose net may still answer everything with 51 %; compression and another machine's rounding then turn it.
+    epoch, whose net may still decide everything by a hair; compression and another machine's rounding then turn it.
     """
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
